@@ -1,0 +1,3 @@
+"""Windlass: a self-hosted work server."""
+
+__version__ = "0.1.0"
