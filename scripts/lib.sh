@@ -42,13 +42,13 @@ venv() {
   if ! grep -qsE "^(dev|$1) ${locks%% *}$" .venv/locks || ! .venv/bin/python -c '' 2>/dev/null; then
     step "Making .venv with $("$interpreter" --version) and the packages that requirements/$1.txt locks"
     "$interpreter" -m venv --clear .venv
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: \
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: \
       --requirement "requirements/$1.txt"
     echo "$1 ${locks%% *}" > .venv/locks
   fi
   if [[ ! -e .venv/bin/windlass || pyproject.toml -nt .venv/bin/windlass ]]; then
     local isolation=()
     [[ -e .venv/bin/hatchling ]] && isolation=(--no-build-isolation)
-    .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "${isolation[@]}" --editable .
+    .venv/bin/python -m pip install -qq --disable-pip-version-check --no-deps "${isolation[@]}" --editable .
   fi
 }
