@@ -1,0 +1,79 @@
+"""A message under work, for asyncio."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from windlass.client import calls
+from windlass.client.errors import WindlassError
+from windlass.client.lease import UNSET, Leased
+from windlass.client.values import WireMessage
+
+if TYPE_CHECKING:
+    from windlass.client.async_client import AsyncClient
+
+log = logging.getLogger("windlass.client")
+
+
+class AsyncLeasedMessage(Leased):
+    """A message with a lease. In an `async with` the lease is kept alive; leaving it settles the message.
+
+        async with message:
+            await work(message.content)
+
+    Leaving normally acknowledges (LeaseLost when somebody else has the message by now), leaving with an
+    exception gives it back. Settle it earlier with `acknowledge` or `release`, and leaving does nothing.
+    """
+
+    def __init__(self, client: AsyncClient, queue: str, wire: WireMessage, lease_seconds: float) -> None:
+        super().__init__(queue, wire, lease_seconds, clock=lambda: client._clock())
+        self._client = client
+        self.retry_delay = 0.0
+        self.on_lost: Callable[[AsyncLeasedMessage], None] | None = None
+
+    async def acknowledge(self, outcome: Any = UNSET) -> None:
+        """The work is done, with this outcome if one is given. LeaseLost when the lease was not ours."""
+        self._client.extender.forget(self)
+        self.settled = True
+        given = outcome is not UNSET
+        await self._client.run(
+            calls.acknowledge(
+                self.queue_name, self.receipt, outcome=outcome if given else None, has_outcome=given
+            )
+        )
+
+    async def release(self, delay: float = 0.0) -> None:
+        """Give the message back: it is ready again, at its old place, after `delay` seconds."""
+        self._client.extender.forget(self)
+        self.settled = True
+        await self._client.run(calls.release(self.queue_name, self.receipt, delay))
+
+    async def extend(self, seconds: float) -> None:
+        """Let the lease last `seconds` from now. LeaseLost when it was not ours any more."""
+        until = await self._client.run(calls.extend(self.queue_name, self.receipt, seconds))
+        self._client.extender.note(self, until, seconds)
+
+    async def __aenter__(self) -> Self:
+        self._client.extender.keep(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._client.extender.forget(self)
+        if self.settled:
+            return
+        if error is None:
+            await self.acknowledge()
+        else:
+            await self.give_back()
+
+    async def give_back(self) -> None:
+        """Release it after `retry_delay`; a failure is only logged, as the lease runs out by itself."""
+        try:
+            await self.release(self.retry_delay)
+        except WindlassError as failure:
+            log.warning("could not give back %r; its lease will run out by itself: %s", self, failure)

@@ -1,0 +1,66 @@
+"""One request as a value, without any IO: what to ask, how to read the answer, whether to ask again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+import msgspec
+
+from windlass.client.errors import BadAnswer
+
+T = TypeVar("T")
+
+
+class Answer(NamedTuple):
+    """What came back, whole. Header names are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call(Generic[T]):
+    """One request.
+
+    `repeatable`: a repeat can do no harm (the table is in calls.py). `hold`: seconds the server may keep the
+    request waiting on purpose. `key`: the Idempotency-Key; `spare_key` when the server may go without
+    it, as the client made it up itself. `done_on`: codes of problems that mean the wish is fulfilled;
+    `done_on_repeat`: those that mean it only when an earlier try may have got through.
+    """
+
+    method: Literal["GET", "POST", "PATCH", "DELETE"]
+    path: str
+    parse: Callable[[Answer], T]
+    query: Mapping[str, str] = field(default_factory=dict)
+    body: str | None = None
+    repeatable: bool = False
+    hold: float = 0.0
+    key: str | None = None
+    spare_key: bool = False
+    done_on: frozenset[str] = frozenset()
+    done_on_repeat: frozenset[str] = frozenset()
+
+    def without_key(self) -> Call[T]:
+        """The same send without its key; from then on it must not be repeated."""
+        return replace(self, key=None, spare_key=False, repeatable=False)
+
+
+Plan = Generator[Call[Any], Any, T]
+"""Calls to be made one after the other; each answer (or error) goes back in, the result comes at the end."""
+
+
+def reader(kind: type[T]) -> Callable[[Answer], T]:
+    def read(answer: Answer) -> T:
+        try:
+            return msgspec.json.decode(answer.body, type=kind)
+        except msgspec.DecodeError as error:
+            raise BadAnswer(f"the server's answer is not what this client knows: {error}") from error
+
+    return read
+
+
+def nothing(_answer: Answer) -> None:
+    return None
