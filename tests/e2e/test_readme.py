@@ -1,0 +1,27 @@
+"""Every terminal session in the documents happens as it is printed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import sessions
+
+ROOT = Path(__file__).parents[2]
+
+DOCUMENTS = [
+    str(file.relative_to(ROOT))
+    for file in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+    if "```console" in file.read_text()
+]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_the_session_happens_as_printed(name: str, tmp_path: Path) -> None:
+    assert sessions.check(ROOT / name, tmp_path) == []
+
+
+def test_the_readme_has_a_session() -> None:
+    assert "README.md" in DOCUMENTS
+    assert len(list(sessions.steps((ROOT / "README.md").read_text()))) >= 8

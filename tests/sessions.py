@@ -1,0 +1,181 @@
+"""The terminal sessions in the documents, run against a real server and compared with what is printed.
+
+A session is every ```console block of a document, in order: lines that begin with `$ ` are commands (`> `
+goes on with one), the lines under a command are its output. Commands run in a shell, in an empty directory;
+`localhost:8000` is the test's server. `windlass serve … &` and `kill -9 %1` start and kill that server.
+
+Output is compared exactly, but for what differs from run to run: an id or a receipt in the document stands
+for the one that came, there and in every later command; a time only has to be a time, and so on.
+
+    python -m tests.sessions README.md      writes the answers of a real run into the document
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.harness import WINDLASS, ServerProcess, clean_environment
+
+BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+STEP = re.compile(r"^\$ (?P<command>.*\n(?:> .*\n)*)(?P<output>(?:(?!\$ ).*\n)*)", re.MULTILINE)
+
+OPAQUE = {"id", "receipt"}
+TIMES = {"at", "created_at", "ended_at", "enqueued_at", "lease_until"}
+MEASURES = {"in_rate", "oldest_age_seconds", "out_rate", "uptime_seconds"}
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+@dataclass
+class Session:
+    """One document's session on one server; `known` maps what the document prints to what really came."""
+
+    server: ServerProcess
+    room: Path
+    known: dict[str, str] = field(default_factory=dict)
+
+    def run(self, command: str) -> str:
+        """What `command` prints; of `curl --include` the lines that say when and by whom are left out."""
+        if command.startswith("windlass serve "):
+            self.server.start()
+            return ""
+        if command.startswith("kill -9 "):
+            self.server.kill()
+            return ""
+        command = self.real(command)
+        command = command.replace("localhost:8000", f"127.0.0.1:{self.server.port}")
+        path = f"{WINDLASS.parent}{os.pathsep}{os.environ['PATH']}"
+        settings = {"CURL_HOME": str(self.room), "PATH": path, "WINDLASS_URL": self.server.url}
+        (self.room / ".curlrc").write_text("silent\nshow-error\nmax-time = 30\n")
+        ran = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.room,
+            env=clean_environment(settings),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        printed = re.sub(
+            r"^(?:date|server|content-length): .*\n", "", ran.stdout.replace("\r", ""), flags=re.M
+        )
+        return printed if printed.endswith("\n") or not printed else printed + "\n"
+
+    def real(self, text: str) -> str:
+        """`text` with the ids and receipts that really came in the place of the printed ones."""
+        for printed, came in self.known.items():
+            text = text.replace(printed, came)
+        return text
+
+    def difference(self, printed: str, came: str) -> str | None:
+        """None where `came` is what the document prints, else both."""
+        head, body = split(printed)
+        head_came, body_came = split(came)
+        self._learn(parsed(body), parsed(body_came))
+        if head == head_came and self._same(parsed(body), parsed(body_came)):
+            return None
+        return f"the document says:\n{printed}but this came:\n{came}"
+
+    def _learn(self, printed: Any, came: Any) -> None:
+        """Note which id or receipt came where the document prints another."""
+        if isinstance(printed, dict) and isinstance(came, dict):
+            for key in printed.keys() & came.keys():
+                if key in OPAQUE and isinstance(printed[key], str):
+                    self.known.setdefault(printed[key], str(came[key]))
+                else:
+                    self._learn(printed[key], came[key])
+        elif isinstance(printed, list) and isinstance(came, list):
+            for one, other in zip(printed, came, strict=False):
+                self._learn(one, other)
+
+    def _same(self, printed: Any, came: Any, key: str | None = None) -> bool:
+        if isinstance(printed, dict) and isinstance(came, dict):
+            return list(printed) == list(came) and all(self._same(printed[k], came[k], k) for k in printed)
+        if isinstance(printed, list) and isinstance(came, list):
+            return len(printed) == len(came) and all(map(self._same, printed, came))
+        if key in OPAQUE and isinstance(printed, str) and isinstance(came, str):
+            return self.known[printed] == came
+        if key in TIMES and isinstance(printed, str) and isinstance(came, str):
+            return bool(TIME.fullmatch(printed) and TIME.fullmatch(came))
+        if key in MEASURES and isinstance(printed, int | float):
+            return isinstance(came, int | float)
+        return bool(printed == came) and type(printed) is type(came)
+
+
+def split(text: str) -> tuple[str, str]:
+    """Head and body of what curl printed; the head is empty without --include."""
+    head, blank, body = text.partition("\n\n")
+    return (head, body) if text.startswith("HTTP/") and blank else ("", text)
+
+
+def parsed(text: str) -> Any:
+    """A JSON value if it is one, a list of them if every line is one, else the text."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return [json.loads(line) for line in text.splitlines()]
+    except ValueError:
+        return text
+
+
+def steps(document: str) -> Iterator[tuple[str, str]]:
+    """(command, output) for every command of the document."""
+    for block in BLOCK.finditer(document):
+        for step in STEP.finditer(block[1]):
+            yield step["command"].rstrip("\n").replace("\n> ", "\n"), step["output"]
+
+
+def check(document: Path, folder: Path) -> list[str]:
+    """Run a document's session; returns what differs, one text a command."""
+    room = folder / "room"
+    room.mkdir()
+    found = []
+    with ServerProcess(folder / "data") as server:
+        session = Session(server, room)
+        for number, (command, printed) in enumerate(steps(document.read_text())):
+            if number == 0 and command.startswith("windlass serve "):
+                continue  # it runs already
+            if difference := session.difference(printed, session.run(command)):
+                found.append(f"$ {command}\n{difference}")
+    return found
+
+
+def rewrite(document: Path, folder: Path) -> None:
+    """Write into a document what its commands really print."""
+    room = folder / "room"
+    room.mkdir()
+    with ServerProcess(folder / "data") as server:
+        session = Session(server, room)
+        first = True
+
+        def answer(step: re.Match[str]) -> str:
+            nonlocal first
+            command = step["command"].rstrip("\n").replace("\n> ", "\n")
+            if first and command.startswith("windlass serve "):
+                first = False
+                return step[0]
+            first = False
+            asked = session.real(step["command"])
+            came = session.run(command)
+            session.difference(step["output"], came)
+            return f"$ {asked}{came}"
+
+        text = BLOCK.sub(lambda block: f"```console\n{STEP.sub(answer, block[1])}```", document.read_text())
+    document.write_text(text)
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        with tempfile.TemporaryDirectory() as folder:
+            rewrite(Path(name), Path(folder))
