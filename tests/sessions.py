@@ -3,6 +3,7 @@
 A session is every ```console block of a document, in order: lines that begin with `$ ` are commands (`> `
 goes on with one), the lines under a command are its output. Commands run in a shell, in an empty directory;
 `localhost:8000` is the test's server. `windlass serve … &` and `kill -9 %1` start and kill that server.
+A ```python block between them is run too, and has to succeed.
 
 Output is compared exactly, but for what differs from run to run: an id or a receipt in the document stands
 for the one that came, there and in every later command; a time only has to be a time, and so on.
@@ -18,19 +19,19 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.harness import WINDLASS, ServerProcess, clean_environment
 
-BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^```(?P<kind>console|python)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 STEP = re.compile(r"^\$ (?P<command>.*\n(?:> .*\n)*)(?P<output>(?:(?!\$ ).*\n)*)", re.MULTILINE)
 
 OPAQUE = {"id", "receipt"}
 TIMES = {"at", "created_at", "ended_at", "enqueued_at", "lease_until"}
 MEASURES = {"in_rate", "oldest_age_seconds", "out_rate", "uptime_seconds"}
+UNTOLD = re.compile(r"^(?:content-length|date|server): .*\n", re.MULTILINE)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
@@ -45,18 +46,27 @@ class Session:
     def run(self, command: str) -> str:
         """What `command` prints; of `curl --include` the lines that say when and by whom are left out."""
         if command.startswith("windlass serve "):
-            self.server.start()
+            if not self.server.running:
+                self.server.start()
             return ""
         if command.startswith("kill -9 "):
             self.server.kill()
             return ""
-        command = self.real(command)
-        command = command.replace("localhost:8000", f"127.0.0.1:{self.server.port}")
+        command = self.real(command).replace("localhost:8000", f"127.0.0.1:{self.server.port}")
+        printed = UNTOLD.sub("", self._execute(["bash", "-c", command]).stdout.replace("\r", ""))
+        return printed if printed.endswith("\n") or not printed else printed + "\n"
+
+    def script(self, python: str) -> str | None:
+        """None where a Python script succeeds, else what it printed."""
+        ran = self._execute([sys.executable, "-c", python])
+        return None if ran.returncode == 0 else f"{python}{ran.stdout}"
+
+    def _execute(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         path = f"{WINDLASS.parent}{os.pathsep}{os.environ['PATH']}"
         settings = {"CURL_HOME": str(self.room), "PATH": path, "WINDLASS_URL": self.server.url}
         (self.room / ".curlrc").write_text("silent\nshow-error\nmax-time = 30\n")
-        ran = subprocess.run(
-            ["bash", "-c", command],
+        return subprocess.run(
+            command,
             cwd=self.room,
             env=clean_environment(settings),
             stdout=subprocess.PIPE,
@@ -65,10 +75,6 @@ class Session:
             timeout=60,
             check=False,
         )
-        printed = re.sub(
-            r"^(?:date|server|content-length): .*\n", "", ran.stdout.replace("\r", ""), flags=re.M
-        )
-        return printed if printed.endswith("\n") or not printed else printed + "\n"
 
     def real(self, text: str) -> str:
         """`text` with the ids and receipts that really came in the place of the printed ones."""
@@ -129,50 +135,44 @@ def parsed(text: str) -> Any:
         return text
 
 
-def steps(document: str) -> Iterator[tuple[str, str]]:
-    """(command, output) for every command of the document."""
-    for block in BLOCK.finditer(document):
-        for step in STEP.finditer(block[1]):
-            yield step["command"].rstrip("\n").replace("\n> ", "\n"), step["output"]
+def steps(text: str) -> list[tuple[str, str]]:
+    """(command, output) for every command of a ```console block."""
+    found = STEP.finditer(text)
+    return [(step["command"].rstrip("\n").replace("\n> ", "\n"), step["output"]) for step in found]
 
 
 def check(document: Path, folder: Path) -> list[str]:
     """Run a document's session; returns what differs, one text a command."""
-    room = folder / "room"
-    room.mkdir()
-    found = []
+    wrong = []
     with ServerProcess(folder / "data") as server:
-        session = Session(server, room)
-        for number, (command, printed) in enumerate(steps(document.read_text())):
-            if number == 0 and command.startswith("windlass serve "):
-                continue  # it runs already
-            if difference := session.difference(printed, session.run(command)):
-                found.append(f"$ {command}\n{difference}")
-    return found
+        session = Session(server, folder)
+        for block in BLOCK.finditer(document.read_text()):
+            if block["kind"] == "python":
+                wrong.append(session.script(block["text"]))
+            for command, printed in steps(block["text"]):
+                difference = session.difference(printed, session.run(command))
+                wrong.append(difference and f"$ {command}\n{difference}")
+    return [difference for difference in wrong if difference]
 
 
 def rewrite(document: Path, folder: Path) -> None:
     """Write into a document what its commands really print."""
-    room = folder / "room"
-    room.mkdir()
     with ServerProcess(folder / "data") as server:
-        session = Session(server, room)
-        first = True
+        session = Session(server, folder)
 
-        def answer(step: re.Match[str]) -> str:
-            nonlocal first
-            command = step["command"].rstrip("\n").replace("\n> ", "\n")
-            if first and command.startswith("windlass serve "):
-                first = False
-                return step[0]
-            first = False
-            asked = session.real(step["command"])
-            came = session.run(command)
-            session.difference(step["output"], came)
+        def step(found: re.Match[str]) -> str:
+            asked = session.real(found["command"])
+            came = session.run(asked.rstrip("\n").replace("\n> ", "\n"))
+            session.difference(found["output"], came)
             return f"$ {asked}{came}"
 
-        text = BLOCK.sub(lambda block: f"```console\n{STEP.sub(answer, block[1])}```", document.read_text())
-    document.write_text(text)
+        def block(found: re.Match[str]) -> str:
+            if found["kind"] == "python":
+                session.script(found["text"])
+                return found[0]
+            return f"```console\n{STEP.sub(step, found['text'])}```"
+
+        document.write_text(BLOCK.sub(block, document.read_text()))
 
 
 if __name__ == "__main__":
