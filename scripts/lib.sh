@@ -6,6 +6,14 @@ else bold='' dim='' red='' green='' plain=''; fi
 step() { printf '%s==> %s%s\n' "$bold" "$*" "$plain"; }
 fail() { printf '%s%s%s\n' "$red" "$1" "$plain" >&2; shift; (( $# == 0 )) || printf '%s\n' "$@" >&2; exit 1; }
 
+# An activated virtual environment must not be the Python that makes .venv anew: it may be that very .venv.
+if [[ -n ${VIRTUAL_ENV:-} ]]; then
+  PATH=:$PATH:
+  PATH=${PATH//":$VIRTUAL_ENV/bin:"/:}
+  PATH=${PATH#:} PATH=${PATH%:}
+  unset VIRTUAL_ENV
+fi
+
 # install_packages PACKAGE...: brings Debian packages, or says kindly which ones are missing.
 install_packages() {
   if (( EUID != 0 )) || ! command -v apt-get >/dev/null; then
@@ -34,6 +42,7 @@ find_python() {
 venv() {
   local interpreter locks
   if ! interpreter=$(find_python); then
+    [[ -z ${PYTHON:-} ]] || fail "PYTHON=$PYTHON is not Python 3.11 or newer, or cannot make virtual environments."
     install_packages python3 python3-venv
     interpreter=$(find_python) || fail "Windlass needs Python 3.11 or newer, with venv." \
       "If it is installed under another name, say which: PYTHON=/path/to/python3 $0"
