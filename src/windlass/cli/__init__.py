@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from windlass import __version__
+from windlass.cli import queue, receive, send, status
 
 app = typer.Typer(
     name="windlass",
@@ -31,6 +32,12 @@ def _windlass(
     ] = False,
 ) -> None:
     """A self-hosted work server: durable queues over plain HTTP."""
+
+
+app.command()(send.send)
+app.command()(receive.receive)
+app.command()(status.status)
+app.add_typer(queue.app, name="queue")
 
 
 def main() -> None:

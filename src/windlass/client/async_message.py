@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from windlass.client import calls
-from windlass.client.errors import WindlassError
+from windlass.client.call import Call
+from windlass.client.errors import Problem, WindlassError
 from windlass.client.lease import UNSET, Leased
 from windlass.client.values import WireMessage
 
@@ -36,10 +37,8 @@ class AsyncLeasedMessage(Leased):
 
     async def acknowledge(self, outcome: Any = UNSET) -> None:
         """The work is done, with this outcome if one is given. LeaseLost when the lease was not ours."""
-        self._client.extender.forget(self)
-        self.settled = True
         given = outcome is not UNSET
-        await self._client.run(
+        await self._settle(
             calls.acknowledge(
                 self.queue_name, self.receipt, outcome=outcome if given else None, has_outcome=given
             )
@@ -47,9 +46,17 @@ class AsyncLeasedMessage(Leased):
 
     async def release(self, delay: float = 0.0) -> None:
         """Give the message back: it is ready again, at its old place, after `delay` seconds."""
+        await self._settle(calls.release(self.queue_name, self.receipt, delay))
+
+    async def _settle(self, call: Call[None]) -> None:
+        """Whatever the server answers, the message is off our hands; without an answer it is not."""
         self._client.extender.forget(self)
+        try:
+            await self._client.run(call)
+        except Problem:
+            self.settled = True
+            raise
         self.settled = True
-        await self._client.run(calls.release(self.queue_name, self.receipt, delay))
 
     async def extend(self, seconds: float) -> None:
         """Let the lease last `seconds` from now. LeaseLost when it was not ours any more."""

@@ -123,8 +123,15 @@ class AsyncQueue:
         self, *, lease: float | None = None, wait: float = 0.0
     ) -> AsyncLeasedMessage | None:
         """One message on a lease, or None when none came within `wait` seconds (0 to 60)."""
-        taken = await self.client.run(calls.receive(self.name, lease=lease, wait=wait, most=1))
-        return self._leased(taken.messages[0], taken.lease_seconds) if taken.messages else None
+        messages = await self.receive_batch(max=1, lease=lease, wait=wait)
+        return messages[0] if messages else None
+
+    async def receive_batch(
+        self, *, max: int, lease: float | None = None, wait: float = 0.0
+    ) -> list[AsyncLeasedMessage]:
+        """Up to `max` (1 to 1,000) messages in one request, each on a lease; `wait` as in `receive_one`."""
+        taken = await self.client.run(calls.receive(self.name, lease=lease, wait=wait, most=max))
+        return [self._leased(wire, taken.lease_seconds) for wire in taken.messages]
 
     async def take(self, *, max: int = 1, wait: float = 0.0) -> list[Message]:
         """Take up to `max` messages for good, without a lease.
@@ -182,13 +189,14 @@ class AsyncQueue:
 
     async def acknowledge_many(self, messages: Iterable[AsyncLeasedMessage | str]) -> list[Acknowledged]:
         """Acknowledge many messages, or receipts, at once; says what became of each, in order."""
-        receipts = []
-        for message in messages:
-            if isinstance(message, AsyncLeasedMessage):
-                self.client.extender.forget(message)
-                message.settled = True
-            receipts.append(message if isinstance(message, str) else message.receipt)
-        return await self.client.follow(calls.acknowledge_many(self.name, receipts))
+        given = list(messages)
+        leased = [message for message in given if isinstance(message, AsyncLeasedMessage)]
+        receipts = [message if isinstance(message, str) else message.receipt for message in given]
+        results = await self.client.follow(calls.acknowledge_many(self.name, receipts))
+        for message in leased:
+            self.client.extender.forget(message)
+            message.settled = True
+        return results
 
     async def extend(self, receipt: str, seconds: float) -> None:
         """Let a lease last `seconds` from now, by receipt alone."""

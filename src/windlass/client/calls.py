@@ -152,8 +152,15 @@ def send(queue: str, message: NewMessage, *, key: str | None, make_key: bool) ->
 def send_batch(queue: str, bodies: Sequence[str], *, make_key: bool) -> Call[list[Sent]]:
     """`bodies`: what `NewMessage.to_json` gave for each message; at most one chunk of `chunks`."""
     read = reader(_SentBatch)
+
+    def parse(answer: Answer) -> list[Sent]:
+        sent = read(answer).messages
+        if len(sent) != len(bodies):
+            raise BadAnswer(f"the server took {len(bodies)} messages and answered for {len(sent)}")
+        return sent
+
     body = f'{{"messages":[{",".join(bodies)}]}}'
-    return _keyed(queue, body, lambda answer: read(answer).messages, None, make_key)
+    return _keyed(queue, body, parse, None, make_key)
 
 
 def send_many(queue: str, messages: Iterable[Any], *, make_key: bool) -> Plan[list[Sent]]:

@@ -119,8 +119,15 @@ class Queue:
 
     def receive_one(self, *, lease: float | None = None, wait: float = 0.0) -> LeasedMessage | None:
         """One message on a lease, or None when none came within `wait` seconds (0 to 60)."""
-        taken = self.client.run(calls.receive(self.name, lease=lease, wait=wait, most=1))
-        return self._leased(taken.messages[0], taken.lease_seconds) if taken.messages else None
+        messages = self.receive_batch(max=1, lease=lease, wait=wait)
+        return messages[0] if messages else None
+
+    def receive_batch(
+        self, *, max: int, lease: float | None = None, wait: float = 0.0
+    ) -> list[LeasedMessage]:
+        """Up to `max` (1 to 1,000) messages in one request, each on a lease; `wait` as in `receive_one`."""
+        taken = self.client.run(calls.receive(self.name, lease=lease, wait=wait, most=max))
+        return [self._leased(wire, taken.lease_seconds) for wire in taken.messages]
 
     def take(self, *, max: int = 1, wait: float = 0.0) -> list[Message]:
         """Take up to `max` messages for good, without a lease.
@@ -177,13 +184,14 @@ class Queue:
 
     def acknowledge_many(self, messages: Iterable[LeasedMessage | str]) -> list[Acknowledged]:
         """Acknowledge many messages, or receipts, at once; says what became of each, in order."""
-        receipts = []
-        for message in messages:
-            if isinstance(message, LeasedMessage):
-                self.client.extender.forget(message)
-                message.settled = True
-            receipts.append(message if isinstance(message, str) else message.receipt)
-        return self.client.follow(calls.acknowledge_many(self.name, receipts))
+        given = list(messages)
+        leased = [message for message in given if isinstance(message, LeasedMessage)]
+        receipts = [message if isinstance(message, str) else message.receipt for message in given]
+        results = self.client.follow(calls.acknowledge_many(self.name, receipts))
+        for message in leased:
+            self.client.extender.forget(message)
+            message.settled = True
+        return results
 
     def extend(self, receipt: str, seconds: float) -> None:
         """Let a lease last `seconds` from now, by receipt alone."""

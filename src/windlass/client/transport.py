@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from typing import Any
 
 import httpx
@@ -61,7 +62,7 @@ def answer(response: httpx.Response) -> Answer:
 
 def connection_error(error: httpx.HTTPError, url: str) -> WindlassError:
     """What an httpx error means: nothing was sent, or the answer was lost."""
-    reason = str(error) or type(error).__name__
+    reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
     match error:
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout() | httpx.ProxyError():
             return Unreachable(f"cannot reach {url}: {reason}")

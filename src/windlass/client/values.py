@@ -29,13 +29,28 @@ class RawJson(str):
 def to_json(value: Any) -> str:
     """The JSON text of `value`; a `RawJson` is taken as it is. NotSent when there is no such text."""
     if isinstance(value, RawJson):
-        return str(value)
+        return checked_json(value)
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
         text.encode()
     except (TypeError, ValueError, RecursionError) as error:
         raise NotSent(f"this content is not JSON: {error}") from error
     return text
+
+
+def checked_json(text: str) -> str:
+    """`text`, when it is one JSON value and nothing more; NotSent otherwise."""
+    try:
+        values = _RAW_VALUES.decode(f"[{text}]")
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise NotSent(f"this is not JSON: {error}") from error
+    if len(values) != 1:
+        raise NotSent("this is not JSON: one value is wanted")
+    return str(text)
+
+
+_RAW_VALUES = msgspec.json.Decoder(list[msgspec.Raw])
+"""Checks the syntax of every value and makes nothing of it, so no number is too large for it."""
 
 
 class QueueSettings(TypedDict, total=False):

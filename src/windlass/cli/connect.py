@@ -1,0 +1,119 @@
+"""What every command that speaks to a server shares: its options, and errors put into advice."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Annotated, NoReturn
+
+import typer
+
+from windlass.client import Client, Retry, WindlassError, errors
+from windlass.client.transport import DEFAULT_URL
+
+Server = Annotated[
+    str, typer.Option("--server", envvar="WINDLASS_URL", metavar="URL", help="The server's address.")
+]
+Key = Annotated[
+    str | None,
+    typer.Option("--key", envvar="WINDLASS_KEY", metavar="KEY", help="An API key.", show_default=False),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+NO_RETRY = Retry(limit=0)
+
+
+def complete_queue(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of queues for the shell's completion; silent when the server does not answer at once."""
+    url, key = context.params.get("server"), context.params.get("key")
+    try:
+        with Client(url, key, timeout=1.0, retry=NO_RETRY) as client:
+            return [queue.name for queue in client.queues(incomplete)]
+    except WindlassError:
+        return []
+
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The queue's name.", autocompletion=complete_queue)]
+
+
+@contextmanager
+def connect(server: str, key: str | None) -> Iterator[Client]:
+    """A client for one command.
+
+    It does not try again by itself, so that a server that is not there is told at once; commands that run
+    for long become patient (`client.retry = Retry()`) after the first answer. Errors end the program
+    with status 1 and a line of advice, Ctrl-C with 130, a reader that has gone away with 141.
+    """
+    try:
+        with Client(server, key, retry=NO_RETRY) as client:
+            yield client
+    except WindlassError as error:
+        fail(*advice(error, server))
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    except BrokenPipeError:
+        # What is left in the buffer has no reader; without this Python complains about it at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(141) from None
+
+
+@contextmanager
+def termination_as_interrupt() -> Iterator[None]:
+    """Treat SIGTERM like Ctrl-C, so that both end a long command in the same orderly way."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def fail(problem: str, hint: str = "") -> NoReturn:
+    """Say what is wrong and what to do next, and end with status 1."""
+    typer.echo(f"windlass: {problem}", err=True)
+    if hint:
+        typer.echo(hint, err=True)
+    raise typer.Exit(1)
+
+
+def advice(error: WindlassError, server: str) -> tuple[str, str]:
+    """What went wrong, in a sentence, and what may help."""
+    text = str(error)
+    match error:
+        case errors.Unreachable():
+            if server == DEFAULT_URL:
+                return text, "Start one with: windlass serve   (or name another with --server URL)"
+            return text, f"Does a server run there? This address came from --server or WINDLASS_URL: {server}"
+        case errors.AnswerLost():
+            return text, "It may have been done, or not: look before you repeat it."
+        case errors.BadAnswer():
+            return text, f"Is {server} the address of a Windlass server?"
+        case errors.Unauthenticated():
+            return (
+                text,
+                "Give a key with --key or WINDLASS_KEY; the server's owner makes one: windlass key create",
+            )
+        case errors.Forbidden() if error.code == "forbidden":
+            return (
+                text,
+                "This key's scopes do not cover it; a new one is made with: windlass key create --scope ...",
+            )
+        case errors.QueueNotFound():
+            return text, "See what there is: windlass queue list   Make one: windlass queue create NAME"
+        case errors.QueueExists():
+            return text, "Compare with: windlass queue show NAME   Change it with: windlass queue update NAME"
+        case errors.QueueInUse():
+            return text, "Detach it first: windlass queue update OTHER --dead-letter none"
+        case errors.QueueFull():
+            return text, "Wait for consumers, or allow more: windlass queue update NAME --max-length N"
+        case errors.ServerFailed():
+            return text, "The server is in trouble; its log says more."
+        case _:
+            return text, ""
