@@ -98,6 +98,7 @@ def test_a_plain_receive_without_an_answer_may_take_one_message_with_it(story: S
     story.lost()
     story.plain("b")
     assert story.found() == []
+    assert story.ledger.vanished == 1
 
 
 def test_an_acknowledgement_without_an_answer_may_count_or_not(story: Story) -> None:

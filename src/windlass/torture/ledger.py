@@ -122,6 +122,7 @@ class Ledger:
         self.messages: dict[str, Message] = {}
         self.sends: list[Send] = []
         self.takes: list[Take] = []
+        self.vanished = 0  # messages taken by plain receives without an answer; known after the verdict
         self._waiting: dict[str, int] = defaultdict(int)
         self._counts: dict[tuple[Kind, str], int] = defaultdict(int)
 
@@ -324,6 +325,7 @@ class Ledger:
                 budget, at = budget + allowed[at][1], at + 1
             budget -= 1
             if budget >= 0:
+                self.vanished += 1
                 continue
             where = f"{message.token} ({message.id or 'no id'}), last sent at {message.send.ended:.3f} s"
             if not message.send.stored:
