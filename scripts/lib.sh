@@ -21,8 +21,9 @@ install_packages() {
       "Install them and run this again. On Debian or Ubuntu: sudo apt-get install $*"
   fi
   step "Installing system packages: $*"
-  apt-get update -qq
-  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+  local said
+  said=$(apt-get update -qq 2>&1 && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$@" 2>&1) ||
+    fail "apt-get could not install them:" "$said"
 }
 
 # find_python: prints the first Python that is new enough and can make a virtual environment.
