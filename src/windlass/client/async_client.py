@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -55,8 +56,8 @@ class AsyncClient:
             transport=httpx_transport,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
         )
-        self._sleep = asyncio.sleep
-        self._clock = time.monotonic
+        self._sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+        self._clock: Callable[[], float] = time.monotonic
         self.extender = AsyncExtender(self._extend, clock=lambda: self._clock())
         """Keeps the leases of messages under work alive."""
 
@@ -91,7 +92,7 @@ class AsyncClient:
 
     async def run(self, call: Call[T]) -> T:
         """Carry out one call, again where that is safe, and return what it gives."""
-        attempts = Attempts(call, self.retry)
+        attempts = Attempts(call, self.retry, self._clock)
         while True:
             try:
                 return attempts.read(await self._send(attempts.call, self.timeout))

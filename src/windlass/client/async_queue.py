@@ -95,7 +95,8 @@ class AsyncQueue:
         seconds a message that is given back by a failing `with` stays away. `on_lost`: called, by
         the task that extends leases, with a message whose lease was lost while it was in work.
         """
-        intake = Intake(self.name, lease=lease, wait=wait, most=max, batch=batch, idle=idle)
+        clock = self.client._clock
+        intake = Intake(self.name, lease=lease, wait=wait, most=max, batch=batch, idle=idle, clock=clock)
         extender = self.client.extender
         while not (stop is not None and stop.is_set()) and (call := intake.poll()) is not None:
             taken = await self.client.run(call)
@@ -222,7 +223,7 @@ class AsyncQueue:
         Waits up to `wait` seconds for it; then OutcomePending. NoOutcome when it was cancelled, expired,
         removed, or is dead.
         """
-        return await self.client.follow(calls.outcome(self.name, message_id, wait))
+        return await self.client.follow(calls.outcome(self.name, message_id, wait, self.client._clock))
 
     async def show(self) -> QueueStats:
         """Settings and counts."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -52,8 +53,8 @@ class Client:
             transport=httpx_transport,
             limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
         )
-        self._sleep = time.sleep
-        self._clock = time.monotonic
+        self._sleep: Callable[[float], None] = time.sleep
+        self._clock: Callable[[], float] = time.monotonic
         self.extender = Extender(self._extend, clock=lambda: self._clock())
         """Keeps the leases of messages under work alive."""
 
@@ -88,7 +89,7 @@ class Client:
 
     def run(self, call: Call[T]) -> T:
         """Carry out one call, again where that is safe, and return what it gives."""
-        attempts = Attempts(call, self.retry)
+        attempts = Attempts(call, self.retry, self._clock)
         while True:
             try:
                 return attempts.read(self._send(attempts.call, self.timeout))
