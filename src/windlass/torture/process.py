@@ -30,7 +30,7 @@ class Server:
         data_dir: Path,
         work_dir: Path,
         *,
-        command: Sequence[str] = SERVE,
+        command: Sequence[str] | None = None,
         environment: Mapping[str, str] | None = None,
         alive: tuple[float, float] = (0.2, 1.5),
         ready_within: float = 30.0,
@@ -42,15 +42,15 @@ class Server:
         self.generation = 0
         self.host, self.port = "127.0.0.1", 0
         self._ready_file = work_dir / "ready"
-        self._command = command
+        self._command = command or SERVE
         self._environment = dict(environment or {})
         self._alive = alive
         self._ready_within = ready_within
-        self._process: asyncio.subprocess.Process | None = None
+        self.process: asyncio.subprocess.Process | None = None
 
     @property
     def running(self) -> bool:
-        return self._process is not None and self._process.returncode is None
+        return self.process is not None and self.process.returncode is None
 
     async def start(self) -> float:
         """Start it and return the seconds until it was ready; ServerEnded if it does not get there."""
@@ -74,7 +74,7 @@ class Server:
         self._ready_file.unlink(missing_ok=True)
         kept = {name: value for name, value in os.environ.items() if not name.startswith("WINDLASS_")}
         with self.log_path.open("ab") as log:
-            self._process = await asyncio.create_subprocess_exec(
+            self.process = await asyncio.create_subprocess_exec(
                 *self._command,
                 *("--host", "127.0.0.1", "--port", "0", "--log-format", "console"),
                 *("--data-dir", str(self.data_dir), "--ready-file", str(self._ready_file)),
@@ -87,7 +87,7 @@ class Server:
 
     async def die(self, rng: random.Random) -> None:
         """Live for a random while, then be killed; ServerEnded if it ends before that."""
-        process = self._process
+        process = self.process
         assert process is not None
         try:
             await asyncio.wait_for(process.wait(), rng.uniform(*self._alive))
@@ -106,10 +106,10 @@ class Server:
         """SIGKILL to it and its children; returns when it is gone."""
         self.dying = True
         self.up.clear()
-        if self._process is not None:
+        if self.process is not None:
             if self.running:
-                os.killpg(self._process.pid, signal.SIGKILL)
-            await self._process.wait()
+                os.killpg(self.process.pid, signal.SIGKILL)
+            await self.process.wait()
 
     def check(self) -> None:
         """ServerEnded if it ended though nobody killed it."""

@@ -1,0 +1,76 @@
+"""A few words of HTTP for the tests of harm."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.harness import ServerProcess
+from tests.storm.disk import Disk
+
+
+def client(server: ServerProcess, timeout: float = 30.0) -> httpx.Client:
+    return httpx.Client(base_url=server.url, timeout=timeout, trust_env=False)
+
+
+def on_disk(disk: Disk, **environment: str) -> ServerProcess:
+    """A server, not yet started, whose data directory is on a disk that can be harmed."""
+    return ServerProcess(disk.root / "data", environment=disk.environment() | environment)
+
+
+def create(http: httpx.Client, queue: str = "q", **settings: Any) -> None:
+    answer = http.post("/queues", json={"name": queue, **settings})
+    assert answer.status_code in (200, 201), answer.text
+
+
+def send(http: httpx.Client, content: Any, queue: str = "q", **options: Any) -> httpx.Response:
+    return http.post(f"/queues/{queue}/messages", json={"content": content, **options})
+
+
+def send_all(http: httpx.Client, contents: list[Any], queue: str = "q") -> None:
+    for content in contents:
+        assert send(http, content, queue).status_code == 201
+
+
+def receive_all(http: httpx.Client, queue: str = "q") -> list[Any]:
+    """The contents of all messages that are ready, removed."""
+    contents: list[Any] = []
+    while True:
+        answer = http.post(f"/queues/{queue}/receive", json={"max": 1000})
+        if answer.status_code == 204:
+            return contents
+        assert answer.status_code == 200, answer.text
+        contents += [message["content"] for message in answer.json()["messages"]]
+
+
+def peek_all(http: httpx.Client, queue: str = "q") -> list[Any]:
+    answer = http.get(f"/queues/{queue}/peek", params={"max": 1000})
+    assert answer.status_code == 200, answer.text
+    return [message["content"] for message in answer.json()["messages"]]
+
+
+def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert answer.json()["code"] == code
+    assert answer.json()["status"] == status
+
+
+def assert_refuses(server: ServerProcess, *named: str) -> None:
+    """The server does not start, and says in one line what is wrong and where; never with a traceback."""
+    server.launch()
+    assert server.wait(20) not in (0, None)
+    said = server.log
+    assert "Traceback" not in said, said
+    lines = [line for line in said.splitlines() if "rror" in line or any(word in line for word in named)]
+    assert len(lines) == 1, said
+    for word in named:
+        assert word in lines[0], said
+
+
+def database(data_dir: Path) -> Path:
+    """The one database in a data directory."""
+    (found,) = data_dir.glob("*.db")
+    return found

@@ -1,0 +1,145 @@
+"""Ten thousand idle connections, bodies that trickle, and messages at and over the limit."""
+
+from __future__ import annotations
+
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.harness import ServerProcess, until
+from tests.storm.talk import assert_problem, client, create, receive_all, send, send_all
+
+pytestmark = pytest.mark.storm
+
+CROWD = 10_000
+MEBIBYTE = 1_048_576
+POST = b"POST /queues/q/messages HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[ServerProcess]:
+    with ServerProcess(tmp_path / "data") as server:
+        yield server
+
+
+@pytest.fixture
+def http(server: ServerProcess) -> Iterator[httpx.Client]:
+    with client(server) as http:
+        create(http)
+        yield http
+
+
+def open_files(pid: int) -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def test_ten_thousand_idle_connections_hold_nobody_up(server: ServerProcess, http: httpx.Client) -> None:
+    """Planted: a thread a connection; a limit of 1,024 open files that the server does not raise."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    assert hard > CROWD + 100, f"this test needs {CROWD + 100} open files, and the limit is {hard}"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    before = open_files(server.pid)
+    with ExitStack() as crowd:
+        for _ in range(CROWD):
+            crowd.enter_context(socket.create_connection(("127.0.0.1", server.port), 10))
+        until(lambda: open_files(server.pid) >= before + CROWD, 20, "every connection accepted")
+        began = time.monotonic()
+        send_all(http, [f"{number}" for number in range(100)])
+        assert receive_all(http) == [f"{number}" for number in range(100)]
+        assert time.monotonic() - began < 5
+    until(lambda: open_files(server.pid) < before + 100, 20, "the connections to be gone")
+    send_all(http, ["after"])
+    assert receive_all(http) == ["after"]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_body_that_trickles_holds_nobody_up_and_ends(server: ServerProcess, http: httpx.Client) -> None:
+    """Planted: one request read at a time; a time-out that every byte begins anew."""
+    with ExitStack() as crowd:
+        slow = [crowd.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(50)]
+        for each in slow:
+            each.sendall(POST + b"Content-Length: 9999\r\n\r\n{")
+            each.setblocking(False)
+        began = time.monotonic()
+        send_all(http, [f"{number}" for number in range(50)])
+        assert time.monotonic() - began < 2, "the slow ones hold the others up"
+
+        def all_ended() -> bool:
+            """Each sends one byte more, unless it was answered or closed."""
+            for each in list(slow):
+                try:
+                    each.send(b" ")
+                    answer = each.recv(4096)
+                except BlockingIOError:
+                    continue
+                except (BrokenPipeError, ConnectionResetError):
+                    answer = b""
+                assert answer == b"" or b" 408 " in answer.splitlines()[0], answer
+                slow.remove(each)
+            return not slow
+
+        until(all_ended, 60, "the end of those that trickle")
+        assert receive_all(http) == [f"{number}" for number in range(50)]
+
+
+def test_a_message_at_the_limit_is_kept_and_one_over_it_is_refused(http: httpx.Client) -> None:
+    """Counted in bytes of UTF-8 of the JSON text. Planted: `>=` for `>`; characters for bytes."""
+    create(http, "small", max_message_bytes=1_000)
+    whole, over = "x" * 998, "x" * 999  # and two quotes
+    assert send(http, whole, "small").status_code == 201
+    assert_problem(send(http, over, "small"), 413, "too_large")
+    wide = "\u00e9" * 499  # two bytes each
+    body = f'{{"content": "{wide}"}}'.encode()
+    assert http.post("/queues/small/messages", content=body).status_code == 201
+    body = f'{{"content": "{wide}x"}}'.encode()
+    assert_problem(http.post("/queues/small/messages", content=body), 413, "too_large")
+    batch = {"messages": [{"content": "fits"}, {"content": over}]}
+    assert_problem(http.post("/queues/small/messages", json=batch), 413, "too_large")
+    assert receive_all(http, "small") == [whole, wide]
+
+
+def test_a_message_of_a_mebibyte_is_kept_and_a_batch_over_sixteen_is_refused(http: httpx.Client) -> None:
+    """Planted: a body limit below what a batch may hold; half of a batch that is too large."""
+    whole = "x" * (MEBIBYTE - 2)
+    assert send(http, whole).status_code == 201
+    assert_problem(send(http, whole + "x"), 413, "too_large")
+    batch = {"messages": [{"content": whole[:-1_000]}] * 15}
+    assert http.post("/queues/q/messages", json=batch).status_code == 201
+    batch = {"messages": [{"content": whole}] * 17}
+    assert_problem(http.post("/queues/q/messages", json=batch), 413, "too_large")
+    assert [len(content) for content in receive_all(http)] == [len(whole)] + [len(whole) - 1_000] * 15
+
+
+def test_a_body_without_end_is_refused_early(server: ServerProcess, http: httpx.Client) -> None:
+    """Planted: a body that is collected whole before its size is looked at."""
+    with socket.create_connection(("127.0.0.1", server.port), 30) as endless:
+        endless.sendall(POST + b"Transfer-Encoding: chunked\r\n\r\n")
+        chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
+        sent = 0
+        try:
+            while sent < 200 * MEBIBYTE:
+                endless.sendall(chunk)
+                sent += len(chunk)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        else:
+            assert b" 413 " in endless.recv(4096)
+    peak = int(Path(f"/proc/{server.pid}/status").read_text().split("VmHWM:")[1].split()[0])
+    assert peak < 400 * 1024, f"the server grew to {peak} KiB"
+    send_all(http, ["after"])
+    assert receive_all(http) == ["after"]
+
+
+def test_a_body_cut_off_half_way_stores_nothing(server: ServerProcess, http: httpx.Client) -> None:
+    """Planted: a send of what had come so far."""
+    for body in (b'{"content": "half', b'{"content": "whole"}'):
+        with socket.create_connection(("127.0.0.1", server.port)) as cut:
+            cut.sendall(POST + f"Content-Length: {len(body) + 10}\r\n\r\n".encode() + body)
+    send_all(http, ["after"])
+    assert receive_all(http) == ["after"]

@@ -1,0 +1,96 @@
+"""SIGTERM under load: what is under way is finished, long polls are answered, nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.harness import ServerProcess, until
+from tests.storm.talk import client, create, receive_all, send
+from windlass.torture import Plan, Report, Server, ServerEnded, Storm
+
+pytestmark = pytest.mark.storm
+
+
+def test_long_polls_are_answered_and_sends_are_kept(tmp_path: Path) -> None:
+    """Planted: a stop that cancels long polls, or closes the store before its last commit is answered."""
+    stored: list[list[str]] = [[] for _ in range(8)]
+    polling = threading.Semaphore(0)
+
+    with ServerProcess(tmp_path / "data") as server, client(server) as http:
+        create(http, "q")
+        create(http, "empty")
+
+        def poll() -> int:
+            with client(server, timeout=60) as each:
+                each.get("/status")
+                polling.release()
+                return each.get("/queues/empty/messages", params={"wait": 60}).status_code
+
+        def keep_sending(number: int) -> None:
+            with client(server) as each:
+                for count in range(1_000_000):
+                    try:
+                        answer = send(each, f"{number}-{count}")
+                    except httpx.TransportError:
+                        return
+                    if answer.status_code != 201:
+                        assert answer.status_code == 503, answer.text
+                        return
+                    stored[number].append(f"{number}-{count}")
+
+        with ThreadPoolExecutor(60) as pool:
+            polls = [pool.submit(poll) for _ in range(50)]
+            senders = [pool.submit(keep_sending, number) for number in range(8)]
+            for _ in polls:
+                assert polling.acquire(timeout=20)
+            until(lambda: all(len(each) > 20 for each in stored), 30, "some sends of each")
+            assert server.terminate() == 0
+            assert [each.result() for each in polls] == [204] * 50
+            for each in senders:
+                each.result()
+
+        server.start()
+        received = receive_all(http)
+    for number, contents in enumerate(stored):
+        own = [content for content in received if content.startswith(f"{number}-")]
+        # One more may be there: committed, and its answer lost with the connection.
+        assert own[: len(contents)] == contents
+        assert len(own) <= len(contents) + 1
+
+
+class Terminated(Server):
+    """A server of the storm that is asked to end instead of being killed."""
+
+    async def die(self, rng: random.Random) -> None:
+        process = self.process
+        assert process is not None
+        await asyncio.sleep(rng.uniform(0.2, 1.0))
+        self.dying = True
+        self.up.clear()
+        process.send_signal(signal.SIGTERM)
+        status = await asyncio.wait_for(process.wait(), 20)
+        if status != 0:
+            raise ServerEnded(f"SIGTERM ended it with {status}: {self.last_words()}")
+
+
+def test_a_storm_of_graceful_ends_loses_nothing(tmp_path: Path) -> None:
+    """Planted: a stop that drops what the writer has in hand after it was answered."""
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+
+    async def run() -> Report:
+        server = Terminated(tmp_path / "data", tmp_path)
+        return await Storm(Plan(seed=seed, kills=8, starting=0, lease_seconds=1.0), server).run()
+
+    report = asyncio.run(run())
+    assert report.violations == []
+    assert report.kills == 8
+    assert report.stored > 200
