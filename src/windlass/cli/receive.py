@@ -31,11 +31,11 @@ def receive(
         int | None, typer.Option("--max", metavar="N", min=1, help="Stop after N messages.", show_default="1")
     ] = None,
     wait: Annotated[
-        float,
+        float | None,
         typer.Option(
             parser=parse_seconds, metavar="TIME", help="Wait so long for a message.", show_default="0"
         ),
-    ] = 0.0,
+    ] = None,
     lease: Annotated[
         float | None,
         typer.Option(
@@ -88,7 +88,7 @@ def receive(
     try:
         with connect(server, key) as client, termination_as_interrupt():
             queue = client.queue(name)
-            patience = 0.0 if follow else wait
+            patience = 0.0 if follow else wait or 0.0
             while limit is None or count < limit:
                 size = batch if limit is None else min(batch, limit - count)
                 messages = _wait_for(queue, size, lease, patience)
@@ -98,7 +98,7 @@ def receive(
                     count += len(messages)
                 elif not follow:
                     break
-                patience = _POLL if follow else wait
+                patience = _POLL if follow else wait or 0.0
     except typer.Exit as end:
         if end.exit_code == 130 and follow:
             raise typer.Exit(0) from None

@@ -62,5 +62,7 @@ def reader(kind: type[T]) -> Callable[[Answer], T]:
     return read
 
 
-def nothing(_answer: Answer) -> None:
-    return None
+def nothing(answer: Answer) -> None:
+    """For answers that say it all by being 204."""
+    if answer.status != 204:
+        raise BadAnswer(f"HTTP {answer.status} where a Windlass server says 204")
