@@ -1,0 +1,53 @@
+"""The yardstick: an ASGI application that reads the body and answers a constant of Windlass's size."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+Message = MutableMapping[str, Any]
+Answer = tuple[Message, Message]
+
+_ID = "A" * 43
+_SENT = b'{"id":"%s","duplicate":false}' % _ID.encode()
+_MESSAGE = (
+    b'{"id":"%s","content":"%s","enqueued_at":"2026-01-01T00:00:00.000Z","deliveries":1,"priority":0,'
+    b'"group":null,"headers":{}' % (_ID.encode(), b"bench ".ljust(100, b"x"))
+)
+_LEASE = b',"receipt":"%s","lease_until":"2026-01-01T00:00:30.000Z"' % (b"B" * 43)
+
+
+def _answer(status: int, body: bytes) -> Answer:
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))] if body else []
+    if status == 200:
+        headers.append((b"cache-control", b"no-store"))
+    return (
+        {"type": "http.response.start", "status": status, "headers": headers},
+        {"type": "http.response.body", "body": body},
+    )
+
+
+_SEND = _answer(201, _SENT)
+_RECEIVE = _answer(200, _MESSAGE + b"}")
+_LEASED = _answer(200, _MESSAGE + _LEASE + b"}")
+_ACKNOWLEDGED = _answer(204, b"")
+
+
+async def app(
+    scope: Message,
+    receive: Callable[[], Awaitable[Message]],
+    send: Callable[[Message], Awaitable[None]],
+) -> None:
+    while (await receive()).get("more_body", False):
+        pass
+    method = scope["method"]
+    if method == "POST":
+        start, body = _SEND
+    elif method == "DELETE":
+        start, body = _ACKNOWLEDGED
+    elif scope["query_string"]:
+        start, body = _LEASED
+    else:
+        start, body = _RECEIVE
+    await send(start)
+    await send(body)

@@ -1,0 +1,105 @@
+"""One measured run of wrk against Windlass: preload, warm up, measure, and count what really happened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bench.processes import BenchmarkError
+from bench.results import Options
+from bench.servers import Windlass
+from bench.wrk import WrkRun, run_wrk
+
+WARM_UP_SECONDS = 1
+# More than any server here answers, so that a preload never runs dry; if it does, the run fails.
+FASTEST_REQUESTS = 40_000
+FASTEST_BATCHED_MESSAGES = 600_000
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`rate` in requests a second; `details` go into the result file."""
+
+    rate: float
+    details: dict[str, float]
+
+
+def measure(
+    server: Windlass,
+    operation: str,
+    options: Options,
+    *,
+    connections: int,
+    queues: int = 0,
+    batch: int = 1,
+    checked: bool = True,
+) -> Measured:
+    """Measure `operation` (those of windlass.lua) for `options.seconds`.
+
+    With `checked`, the counts of the one queue before and after must agree with wrk's answers, give or
+    take one request a connection that was under way at the end; BenchmarkError if they do not.
+    Without it (while messages expire by themselves) wrk looks at each answer of a receive instead.
+    """
+    if operation != "send" and operation != "send_batch":
+        preload(server, options, queues=queues, batch=batch)
+    run_wrk(
+        server.port,
+        operation,
+        connections=connections,
+        seconds=WARM_UP_SECONDS,
+        queues=queues,
+        batch=batch,
+    )
+    before = held(server, queues) if checked else 0
+    cpu_before = server.process.cpu_seconds()
+    run = run_wrk(
+        server.port,
+        operation,
+        connections=connections,
+        seconds=options.seconds,
+        threads=options.threads,
+        queues=queues,
+        batch=batch,
+        strict=not checked and operation == "receive",
+    )
+    cpu = server.process.cpu_seconds() - cpu_before
+    if checked:
+        verify(operation, run, before, held(server, queues), connections=connections, batch=batch)
+    return Measured(
+        run.rate,
+        {"p50_ms": run.p50_ms, "p99_ms": run.p99_ms, "server_cpu_us": cpu * 1e6 / run.requests},
+    )
+
+
+def preload(server: Windlass, options: Options, *, queues: int = 0, batch: int = 1) -> None:
+    """Enough ready messages for the warm-up and the measured seconds."""
+    fastest = FASTEST_REQUESTS if batch == 1 else FASTEST_BATCHED_MESSAGES
+    messages = int(fastest * (options.seconds + WARM_UP_SECONDS))
+    if queues == 0:
+        server.api.fill("bench", messages)
+        return
+    for index in range(queues):
+        server.api.fill(f"bench-{index}", -(-messages // queues), connections=1)
+
+
+def held(server: Windlass, queues: int = 0) -> int:
+    """Messages that are neither received nor acknowledged, in all queues that are measured."""
+    if queues == 0:
+        return sum(server.api.counts("bench").values())
+    return sum(int(count) for count in server.api.status()["states"].values())
+
+
+def verify(operation: str, run: WrkRun, before: int, after: int, *, connections: int, batch: int) -> None:
+    """Compare wrk's answers with the change of the queue; BenchmarkError where they disagree."""
+    if operation in ("send", "send_batch"):
+        answered, happened = run.requests * batch, after - before
+    elif operation == "lease_ack":
+        answered, happened = run.acknowledged, before - after
+    else:
+        answered, happened = run.requests * batch, before - after
+    under_way = connections * batch
+    if not answered <= happened <= answered + under_way:
+        raise BenchmarkError(
+            f"{operation}: {answered} messages answered, but the queue changed by {happened}"
+        )
+    if operation not in ("send", "send_batch") and after <= under_way:
+        raise BenchmarkError(f"{operation}: the queue ran dry")

@@ -1,0 +1,89 @@
+"""The two HTTP servers that wrk drives: Windlass, and the bare ASGI application beside it."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from bench.api import Api
+from bench.processes import BenchmarkError, Process, free_port, scratch_directory
+
+BENCH_ROOT = Path(__file__).resolve().parents[1]
+UVICORN = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
+
+
+class Windlass:
+    """`windlass serve` on a free port with its data in `directory`."""
+
+    def __init__(self, program: Path, directory: Path) -> None:
+        found = shutil.which(str(program))
+        if found is None:
+            raise BenchmarkError(f"there is no program {program}; name one with --windlass")
+        self.program = found
+        self.directory = directory
+        self.start()
+
+    def start(self) -> None:
+        """Start, or start again on the same data; returns as soon as it accepts."""
+        ready = self.directory / "ready"
+        ready.unlink(missing_ok=True)
+        argv = [self.program, "serve", "--host", "127.0.0.1", "--port", "0"]
+        argv += ["--data-dir", str(self.directory / "data"), "--ready-file", str(ready)]
+        self.started = time.perf_counter()
+        self.process = Process(argv, self.directory / "windlass.log")
+        self.process.wait_for(ready.exists, "windlass serve", seconds=120)
+        self.port = urlsplit(ready.read_text(encoding="utf-8").strip()).port or 0
+        self.api = Api(self.port)
+
+    def stop(self) -> None:
+        self.api.close()
+        self.process.stop()
+
+
+@contextmanager
+def windlass(program: Path, scratch: Path) -> Iterator[Windlass]:
+    """A fresh Windlass with the queue `bench`, checked to send, receive, lease and acknowledge."""
+    with scratch_directory(scratch, "windlass") as directory:
+        server = Windlass(program, directory)
+        try:
+            server.api.create_queue("bench")
+            server.api.check("bench")
+            yield server
+        finally:
+            server.stop()
+
+
+class Bare:
+    """The constant application under uvicorn with the settings that `windlass serve` uses."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        argv = [sys.executable, "-m", "uvicorn", "bench.bare:app", "--app-dir", str(BENCH_ROOT)]
+        argv += ["--host", "127.0.0.1", "--port", str(self.port), *UVICORN]
+        self.process = Process(argv, directory / "bare.log")
+        self.process.wait_for_port(self.port)
+
+
+@contextmanager
+def bare(scratch: Path) -> Iterator[Bare]:
+    """A fresh bare application, checked to answer each kind of request as Windlass would."""
+    with scratch_directory(scratch, "bare") as directory:
+        server = Bare(directory)
+        try:
+            api = Api(server.port)
+            for method, path, status in (
+                ("POST", "/queues/bench/messages", 201),
+                ("GET", "/queues/bench/messages", 200),
+                ("GET", "/queues/bench/messages?lease=60", 200),
+                ("DELETE", "/queues/bench/receipts/B", 204),
+            ):
+                api.expect(status, method, path, {"content": "x"} if method == "POST" else None)
+            api.close()
+            yield server
+        finally:
+            server.process.stop()

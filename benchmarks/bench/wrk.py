@@ -1,0 +1,92 @@
+"""wrk, the HTTP client of most measurements: one run, its figures, and no silent errors."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.processes import BenchmarkError
+
+SCRIPT = Path(__file__).with_name("windlass.lua")
+_ERRORS = ("connect", "read", "write", "timeout", "status")
+
+
+@dataclass(frozen=True)
+class WrkRun:
+    """What one run of wrk answered. `leased` and `acknowledged` count answers of `lease_ack` only."""
+
+    requests: int
+    seconds: float
+    p50_ms: float
+    p99_ms: float
+    leased: int = 0
+    acknowledged: int = 0
+
+    @property
+    def rate(self) -> float:
+        """Requests answered a second."""
+        return self.requests / self.seconds
+
+
+def run_wrk(
+    port: int,
+    operation: str,
+    *,
+    connections: int,
+    seconds: float,
+    threads: int = 1,
+    queues: int = 0,
+    batch: int = 1,
+    strict: bool = False,
+) -> WrkRun:
+    """Drive the server on `port`; operations and arguments are those of windlass.lua.
+
+    With `strict` a receive that finds nothing is an error. Raises BenchmarkError for any answer that is
+    not 2xx and any error of a socket.
+    """
+    whole_seconds = max(1, round(seconds))
+    argv = [
+        "wrk",
+        f"-t{threads}",
+        f"-c{connections}",
+        f"-d{whole_seconds}s",
+        "--timeout=30s",
+        f"--script={SCRIPT}",
+        f"http://127.0.0.1:{port}",
+        "--",
+        operation,
+        str(queues),
+        str(batch),
+        "strict" if strict else "fast",
+    ]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=whole_seconds + 60, check=False)
+    if done.returncode != 0:
+        raise BenchmarkError(f"wrk ended with {done.returncode}: {done.stdout}{done.stderr}")
+    return parse(done.stdout)
+
+
+def parse(output: str) -> WrkRun:
+    """Read the line that windlass.lua prints; BenchmarkError if it is absent or counts an error."""
+    line = next((line for line in output.splitlines() if line.startswith("BENCH ")), None)
+    if line is None:
+        raise BenchmarkError(f"wrk printed no figures:\n{output}")
+    numbers = {key: int(value) for key, _, value in (pair.partition("=") for pair in line.split()[1:])}
+    errors = {name: numbers[name] for name in _ERRORS if numbers[name]}
+    if errors:
+        raise BenchmarkError(f"wrk counted errors: {errors}")
+    leased, acknowledged = numbers.get("leased", 0), numbers.get("acknowledged", 0)
+    if leased + acknowledged not in (0, numbers["requests"]):
+        raise BenchmarkError(f"{numbers['requests']} answers, but {leased} leases and {acknowledged} acks")
+    if numbers.get("empty", 0):
+        raise BenchmarkError(f"{numbers['empty']} receives found nothing")
+    if acknowledged > numbers.get("acknowledging", 0):
+        raise BenchmarkError("more 204 than acknowledgements: a lease found nothing")
+    return WrkRun(
+        requests=numbers["requests"],
+        seconds=numbers["microseconds"] / 1e6,
+        p50_ms=numbers["p50"] / 1e3,
+        p99_ms=numbers["p99"] / 1e3,
+        leased=leased,
+        acknowledged=acknowledged,
+    )
