@@ -5,9 +5,22 @@ A ledger that finds nothing would make every storm pass; each test here is such 
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
 
+import pytest
+import typer
+from typer.testing import CliRunner, Result
+
+from windlass.cli.torture import torture
+from windlass.torture import process
+from windlass.torture.clients import content, token_of
 from windlass.torture.ledger import EVIDENCE, Delivery, Kind, Ledger, Received, Send, Take
+from windlass.torture.wire import Connection, Dropped
 
 
 class Story:
@@ -399,3 +412,73 @@ def test_the_ledger_knows_how_many_messages_wait(story: Story) -> None:
     story.tick()
     story.lease("a")
     assert story.ledger.waiting("q") == 2
+
+
+# -- what the clients see
+
+
+@pytest.mark.parametrize("size", [0, 1, 20_000])
+def test_a_message_says_whether_it_is_whole(size: int) -> None:
+    sent = content("s1-17", size)
+    assert token_of(sent) == "s1-17"
+    for damaged in (sent + "x", sent[:-1], sent.replace("s1", "s!"), None, 17):
+        assert token_of(damaged) != "s1-17"
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [b"", b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"],
+)
+def test_an_answer_that_breaks_off_is_no_answer(answer: bytes) -> None:
+    """Planted: a client that takes half an answer for a whole one."""
+
+    async def run() -> None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(answer)
+            writer.close()
+
+        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+            connection = await Connection.open(*server.sockets[0].getsockname())
+            with pytest.raises(Dropped):
+                await connection.request("GET", "/queues/q/messages")
+            assert not connection.usable
+
+    asyncio.run(run())
+
+
+# -- the command
+
+
+def run(monkeypatch: pytest.MonkeyPatch, program: str, *arguments: str) -> Result:
+    """`windlass torture` with another program in place of `windlass serve`."""
+    monkeypatch.setattr(process, "SERVE", (sys.executable, "-S", "-c", program))
+    app = typer.Typer()
+    app.command()(torture)
+    return CliRunner().invoke(app, list(arguments))
+
+
+def test_a_server_that_ends_is_a_violation_with_the_seed_and_its_last_words(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    result = run(monkeypatch, "print('the disk is on fire'); raise SystemExit(3)", "--seed", "77")
+    assert result.exit_code == 1
+    assert "seed 77" in result.output
+    assert "the server ended while it started: the disk is on fire" in result.output
+    kept = re.search(r"kept in\s+(\S+)", result.output)
+    assert kept is not None
+    shutil.rmtree(kept[1])
+
+
+def test_the_report_is_json_for_those_who_ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    result = run(monkeypatch, "raise SystemExit(3)", "--seed", "5", "--json", "--data-dir", f"{tmp_path}/new")
+    report = json.loads(result.stdout)
+    assert report["seed"] == 5
+    assert report["passed"] is False
+    assert report["violations"][0]["kind"] == "failed"
+
+
+def test_a_directory_that_cannot_be_made_is_a_wrong_command_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = run(monkeypatch, "", "--data-dir", "/dev/null/data")
+    assert result.exit_code == 2
+    assert "/dev/null/data" in result.output
