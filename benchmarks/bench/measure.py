@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bench.environment import disk_flushes
 from bench.processes import BenchmarkError
 from bench.results import Options
 from bench.servers import Windlass
@@ -50,6 +51,7 @@ def measure(
         batch=batch,
     )
     before = held(server, queues) if checked else 0
+    flushes = disk_flushes()
     cpu_before = server.process.cpu_seconds()
     run = run_wrk(
         server.port,
@@ -62,11 +64,17 @@ def measure(
         strict=not checked and operation == "receive",
     )
     cpu = server.process.cpu_seconds() - cpu_before
+    flushes = disk_flushes() - flushes
     if checked:
         verify(operation, run, before, held(server, queues), connections=connections, batch=batch)
     return Measured(
         run.rate,
-        {"p50_ms": run.p50_ms, "p99_ms": run.p99_ms, "server_cpu_us": cpu * 1e6 / run.requests},
+        {
+            "p50_ms": run.p50_ms,
+            "p99_ms": run.p99_ms,
+            "server_cpu_us": cpu * 1e6 / run.requests,
+            "flushes_a_second": flushes / run.seconds,
+        },
     )
 
 

@@ -7,9 +7,11 @@ kind C are wrk and closed_loop.c, rows of kind Python are processes of bench/loa
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable
 from pathlib import Path
 
+from bench.environment import disk_flushes
 from bench.measure import WARM_UP_SECONDS, measure, preload
 from bench.peers import PEERS, Peer, c_client, compile_closed_loop, python_client, running
 from bench.processes import scratch_directory
@@ -53,7 +55,7 @@ def run(options: Options) -> None:
     result.notes += [f"{name}: {text}" for name, text in result.settings["durability"].items()]
     if any(peer.name == "rabbitmq" for peer in peers):
         result.notes.append(
-            "rabbitmq: acknowledgements are not answered; prefetch 1, one delivery a connection"
+            "rabbitmq: acknowledgements are neither answered nor synced; prefetch 1, one delivery a connection"
         )
     for metric in (SEND, RECEIVE):
         for peer in peers:
@@ -62,6 +64,7 @@ def run(options: Options) -> None:
                 compare(result, metric, "windlass, C (wrk)", f"{peer.name}, C", aim)
             own = f"windlass, {PYTHON_CLIENTS['windlass']}"
             compare(result, metric, own, f"{peer.name}, {PYTHON_CLIENTS[peer.name]}", AIMS[peer.name])
+    tell_flushes(result)
     finish(result)
 
 
@@ -78,10 +81,12 @@ def measure_windlass(result: Result, round_: int, connections: int) -> None:
                 preload(server, options)
             port = server.port
             python_client("windlass", operation, port, connections=connections, seconds=WARM_UP_SECONDS)
+            flushes = disk_flushes()
             rate = python_client(
                 "windlass", operation, port, connections=connections, seconds=options.seconds
             )
-        result.add(metric, variant, round_, rate)
+            flushes = disk_flushes() - flushes
+        result.add(metric, variant, round_, rate, flushes_a_second=flushes / options.seconds)
 
 
 def measure_peer(result: Result, round_: int, connections: int, peer: Peer, closed_loop: Path | None) -> None:
@@ -108,9 +113,11 @@ def measure_peer(result: Result, round_: int, connections: int, peer: Peer, clos
     held = 0.0
     for variant, client in clients.items():
         held += client("send", WARM_UP_SECONDS, 0) * WARM_UP_SECONDS
+        flushes = disk_flushes()
         rate = client("send", seconds, 0)
+        flushes = disk_flushes() - flushes
         held += rate * seconds
-        result.add(SEND, variant, round_, rate)
+        result.add(SEND, variant, round_, rate, flushes_a_second=flushes / seconds)
     for variant, client in clients.items():
         wanted = peer.fastest * (seconds + WARM_UP_SECONDS)
         if held < wanted:
@@ -118,9 +125,19 @@ def measure_peer(result: Result, round_: int, connections: int, peer: Peer, clos
             fill("send", 0, int(wanted - held))
             held = wanted
         warm = client("receive", WARM_UP_SECONDS, 0)
+        flushes = disk_flushes()
         rate = client("receive", seconds, 0)
+        flushes = disk_flushes() - flushes
         held -= warm * WARM_UP_SECONDS + rate * seconds
-        result.add(RECEIVE, variant, round_, rate)
+        result.add(RECEIVE, variant, round_, rate, flushes_a_second=flushes / seconds)
+
+
+def tell_flushes(result: Result) -> None:
+    """How often the disk was flushed, by whomever: who confirms without fsync stands out."""
+    for metric, variant in result.pairs():
+        runs = [run for run in result.runs if (run.metric, run.variant) == (metric, variant)]
+        if found := [run.details["flushes_a_second"] for run in runs if "flushes_a_second" in run.details]:
+            result.notes.append(f"{metric}, {variant}: {statistics.median(found):,.0f} disk flushes a second")
 
 
 def compare(result: Result, metric: str, above: str, below: str, aim: float | None) -> None:
