@@ -66,6 +66,8 @@ def complete(answer: bytes) -> bool:
 
 
 def run(options: Options) -> None:
+    if options.waiters <= WAKES:
+        raise BenchmarkError(f"--waiters must be more than the {WAKES} that are woken one by one")
     result = begin("longpoll", options)
     result.settings |= {"waiters": options.waiters, "wakes": WAKES}
     result.units |= {

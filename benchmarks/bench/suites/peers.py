@@ -54,9 +54,7 @@ def run(options: Options) -> None:
     }
     result.notes += [f"{name}: {text}" for name, text in result.settings["durability"].items()]
     if any(peer.name == "rabbitmq" for peer in peers):
-        result.notes.append(
-            "rabbitmq: acknowledgements are neither answered nor synced; prefetch 1, one delivery a connection"
-        )
+        result.notes.append("rabbitmq: acknowledgements are neither answered nor synced; prefetch 1")
     for metric in (SEND, RECEIVE):
         for peer in peers:
             if peer.protocol is not None and closed_loop is not None:
