@@ -1,0 +1,254 @@
+"""Every error that Windlass raises on purpose: one tree, a stable code and an HTTP status each.
+
+The first line of a class's docstring is the problem's title; the message given when it is raised is
+the problem's detail (RFC 9457). A client may rely on ``code`` and ``status``; words may change.
+"""
+
+from __future__ import annotations
+
+
+class WindlassError(Exception):
+    """Windlass could not do what was asked."""
+
+    code = "internal"
+    status = 500
+
+    def __init__(self, detail: str = "", *, field: str | None = None, retry_after: int | None = None) -> None:
+        super().__init__(detail or self.title())
+        self.field = field
+        self.retry_after = retry_after
+
+    @classmethod
+    def title(cls) -> str:
+        """The problem's title: the first line of the docstring, without its full stop."""
+        return (cls.__doc__ or cls.__name__).splitlines()[0].rstrip(".")
+
+    @property
+    def detail(self) -> str:
+        return str(self)
+
+
+# --- the request is wrong -------------------------------------------------------------------------
+
+
+class BadRequest(WindlassError):
+    """The request is malformed."""
+
+    code = "bad_request"
+    status = 400
+
+
+class BrokenJson(BadRequest):
+    """The body is not JSON."""
+
+    code = "broken_json"
+
+
+class Invalid(WindlassError):
+    """A value is out of range, of the wrong type or unknown."""
+
+    code = "invalid"
+    status = 422
+
+
+class IdempotencyKeyReused(Invalid):
+    """This Idempotency-Key was used before with another body."""
+
+    code = "idempotency_key_reused"
+
+
+class TooLarge(WindlassError):
+    """The content is too large."""
+
+    code = "too_large"
+    status = 413
+
+
+class RequestTimeout(WindlassError):
+    """The body did not arrive in time."""
+
+    code = "request_timeout"
+    status = 408
+
+
+# --- who is asking --------------------------------------------------------------------------------
+
+
+class Unauthenticated(WindlassError):
+    """A valid API key is needed."""
+
+    code = "unauthenticated"
+    status = 401
+
+
+class Forbidden(WindlassError):
+    """This is not allowed."""
+
+    code = "forbidden"
+    status = 403
+
+
+class ForeignOrigin(Forbidden):
+    """A web page of another origin may not use this server."""
+
+    code = "foreign_origin"
+
+
+# --- what was asked for is not there --------------------------------------------------------------
+
+
+class NotFound(WindlassError):
+    """There is nothing here."""
+
+    code = "not_found"
+    status = 404
+
+
+class QueueNotFound(NotFound):
+    """There is no such queue."""
+
+    code = "queue_not_found"
+
+
+class MessageNotFound(NotFound):
+    """There is no such message."""
+
+    code = "message_not_found"
+
+
+class ReceiptUnknown(NotFound):
+    """There is no such receipt."""
+
+    code = "receipt_unknown"
+
+
+class MethodNotAllowed(WindlassError):
+    """This method is not allowed here."""
+
+    code = "method_not_allowed"
+    status = 405
+
+
+class Gone(WindlassError):
+    """It is over."""
+
+    code = "gone"
+    status = 410
+
+
+class MessageGone(Gone):
+    """The message has ended and its record is no longer kept."""
+
+    code = "message_gone"
+
+
+class ReceiptGone(Gone):
+    """The message has ended; nobody will get it again."""
+
+    code = "receipt_gone"
+
+
+# --- the state of things forbids it ---------------------------------------------------------------
+
+
+class Conflict(WindlassError):
+    """The state of things forbids this."""
+
+    code = "conflict"
+    status = 409
+
+
+class QueueExists(Conflict):
+    """The queue exists with other settings."""
+
+    code = "queue_exists"
+
+
+class QueueInUse(Conflict):
+    """Another queue names this one as its dead letter."""
+
+    code = "queue_in_use"
+
+
+class ReceiptStale(Conflict):
+    """The lease is over and the message lives on without it."""
+
+    code = "receipt_stale"
+
+
+class MessageLeased(Conflict):
+    """The message is leased."""
+
+    code = "message_leased"
+
+
+# --- a limit is reached ---------------------------------------------------------------------------
+
+
+class QueueFull(WindlassError):
+    """The queue is full."""
+
+    code = "queue_full"
+    status = 429
+
+
+class IdempotencyFull(WindlassError):
+    """No more Idempotency-Keys can be remembered."""
+
+    code = "idempotency_full"
+    status = 429
+
+
+# --- the store ------------------------------------------------------------------------------------
+
+
+class StoreUnavailable(WindlassError):
+    """The store cannot do this now."""
+
+    code = "store_unavailable"
+    status = 503
+
+
+class StoreFull(StoreUnavailable):
+    """The disk is full."""
+
+    code = "store_full"
+
+
+class StoreClosed(StoreUnavailable):
+    """The server is stopping."""
+
+    code = "store_closed"
+
+
+class StartError(WindlassError):
+    """Windlass cannot start."""
+
+    code = "cannot_start"
+    status = 503
+
+
+class StoreLocked(StartError):
+    """Another process uses this data directory."""
+
+    code = "store_locked"
+
+
+class StoreTooNew(StartError):
+    """The data directory was written by a newer Windlass."""
+
+    code = "store_too_new"
+
+
+class StoreDamaged(StartError):
+    """The database is damaged."""
+
+    code = "store_damaged"
+
+
+def tree() -> list[type[WindlassError]]:
+    """Every class of this tree, the root first."""
+    found: list[type[WindlassError]] = [WindlassError]
+    for cls in found:
+        found.extend(cls.__subclasses__())
+    return found

@@ -1,0 +1,106 @@
+"""Ids and receipts: opaque text that proves itself.
+
+An id carries the queue that the message was sent to, the message's number, and a MAC under the
+installation's secret; a receipt carries the number of one delivery besides. What does not verify was
+never issued, so a look-up of it ends here and reaches no store.
+
+Layout, big-endian, then base64url: one byte of kind, queue (4), number (7), for a receipt the delivery
+(4), then the MAC (12 bytes for an id, 11 for a receipt). Both are multiples of three bytes, so the text
+is 32 and 36 characters without padding, and one text means one id.
+
+The MAC is a slice of keyed BLAKE2b (RFC 7693) over kind, queue and a block of four numbers: neighbours
+share one hash, which makes a batch of ids cheap, and each slice is independent of the others, as the
+output of a pseudo-random function is.
+"""
+
+from __future__ import annotations
+
+import binascii
+import struct
+from collections.abc import Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from hmac import compare_digest
+
+_MESSAGE = 0x98  # base64 of the first byte: an "m"
+_RECEIPT = 0xAC  # an "r"
+_ID = struct.Struct(">QI")  # kind << 56 | queue << 24 | high bits, low 32 bits of the number
+_URLSAFE = bytes.maketrans(b"+/", b"-_")
+_STANDARD = bytes.maketrans(b"-_+/", b"+/==")  # the standard alphabet's own two letters are refused
+_LOW = 0xFFFFFFFF
+
+ID_LENGTH = 32
+RECEIPT_LENGTH = 36
+
+
+class Ids:
+    """Makes and checks ids under one secret (32 bytes)."""
+
+    def __init__(self, secret: bytes) -> None:
+        def block(kind: int, queue: int, number: int) -> bytes:
+            """The MACs of the four numbers from `number << 2` on: 48 bytes."""
+            text = struct.pack(">BIQ", kind, queue, number)
+            return blake2b(text, key=secret, digest_size=48, person=b"windlass-id").digest()
+
+        # Receives and sends walk through neighbouring numbers: a short memory serves both.
+        self._block = lru_cache(maxsize=512)(block)
+        self._receipt_key = blake2b(b"receipt", key=secret, digest_size=32).digest()
+
+    def message(self, queue: int, number: int) -> bytes:
+        """The id of message `number` sent to queue number `queue`: 32 ASCII bytes."""
+        at = (number & 3) * 12
+        mac = self._block(_MESSAGE, queue, number >> 2)[at : at + 12]
+        raw = _ID.pack(_MESSAGE << 56 | queue << 24 | number >> 32, number & _LOW) + mac
+        return binascii.b2a_base64(raw, newline=False).translate(_URLSAFE)
+
+    def messages(self, queue: int, numbers: Sequence[int]) -> list[bytes]:
+        """The ids of many messages of one queue, at less cost each than one by one."""
+        head = _MESSAGE << 56 | queue << 24
+        pack, block = _ID.pack, self._block
+        raw = b"".join(
+            [
+                pack(head | n >> 32, n & _LOW) + block(_MESSAGE, queue, n >> 2)[(n & 3) * 12 : (n & 3) * 12 + 12]
+                for n in numbers
+            ]
+        )
+        text = binascii.b2a_base64(raw, newline=False).translate(_URLSAFE)
+        return [text[i : i + ID_LENGTH] for i in range(0, len(text), ID_LENGTH)]
+
+    def parse_message(self, text: str | bytes) -> tuple[int, int] | None:
+        """(queue, number) of an id, or None where it was never issued."""
+        raw = _raw(text, ID_LENGTH)
+        if raw is None or raw[0] != _MESSAGE:
+            return None
+        head, low = _ID.unpack_from(raw)
+        queue, number = head >> 24 & _LOW, (head & 0xFFFFFF) << 32 | low
+        at = (number & 3) * 12
+        mac = self._block(_MESSAGE, queue, number >> 2)[at : at + 12]
+        return (queue, number) if compare_digest(raw[12:], mac) else None
+
+    def receipt(self, queue: int, number: int, delivery: int) -> bytes:
+        """The receipt of one delivery of a message: 36 ASCII bytes."""
+        raw = _ID.pack(_RECEIPT << 56 | queue << 24 | number >> 32, number & _LOW) + delivery.to_bytes(4)
+        mac = blake2b(raw, key=self._receipt_key, digest_size=11).digest()
+        return binascii.b2a_base64(raw + mac, newline=False).translate(_URLSAFE)
+
+    def parse_receipt(self, text: str | bytes) -> tuple[int, int, int] | None:
+        """(queue, number, delivery) of a receipt, or None where it was never issued."""
+        raw = _raw(text, RECEIPT_LENGTH)
+        if raw is None or raw[0] != _RECEIPT:
+            return None
+        mac = blake2b(raw[:16], key=self._receipt_key, digest_size=11).digest()
+        if not compare_digest(raw[16:], mac):
+            return None
+        head, low = _ID.unpack_from(raw)
+        return head >> 24 & _LOW, (head & 0xFFFFFF) << 32 | low, int.from_bytes(raw[12:16])
+
+
+def _raw(text: str | bytes, length: int) -> bytes | None:
+    """The bytes behind `text`, or None where it is not base64url of `length` characters."""
+    if len(text) != length:
+        return None
+    try:
+        data = text.encode("ascii") if isinstance(text, str) else text
+        return binascii.a2b_base64(data.translate(_STANDARD), strict_mode=True)
+    except (UnicodeEncodeError, binascii.Error):
+        return None

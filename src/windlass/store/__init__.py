@@ -1,0 +1,20 @@
+"""The queue store. `open_store` is the only place that chooses a backend."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from windlass.clock import Clock, SystemClock
+from windlass.store.base import Caller, Changes, Key, Store
+
+__all__ = ["Caller", "Changes", "Key", "Store", "open_store"]
+
+
+def open_store(data_dir: Path, *, clock: Clock | None = None, synchronous: str = "full") -> Store:
+    """Open the store in a data directory, created if it is not there.
+
+    Raises StoreLocked, StoreTooNew, StoreDamaged, StoreUnavailable; each says what to do.
+    """
+    from windlass.store.sqlite.store import SQLiteStore  # only the backend that is used is loaded
+
+    return SQLiteStore(data_dir, clock=clock or SystemClock(), synchronous=synchronous)

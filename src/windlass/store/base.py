@@ -1,0 +1,240 @@
+"""The queue store: the whole of what Windlass asks of an engine.
+
+Every verb is one atomic step, on disk when its awaitable is done, and takes as many messages as the
+caller has. The store knows nothing of HTTP, of waiting or of who is allowed what; it knows order, leases,
+groups, dedup, dead letters and time. Times are in milliseconds, messages go by number (`windlass.message`).
+
+The states of a message:
+
+                     send with delay
+      send               |
+        |                v        delay over
+        |            [delayed] ------------------+
+        |                ^                       |
+        v                | release with delay    v
+     [ready] --- receive with a lease ---> [leased] --- acknowledge ---> (acknowledged)
+      |  ^ ^                                 |  |
+      |  | +------ release, lease over ------+  |
+      |  |                                      +--- the last delivery failed ---> [dead], or the
+      |  +---------------- redrive ------------------------------------------------ dead-letter queue
+      |
+      +--- receive without a lease ---> (received)
+
+A message of a group waits as [blocked] while an older one of its group lives. cancel, ttl, retention,
+purge and the deletion of its queue end a message too.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import msgspec
+
+from windlass.message import (
+    Acknowledgement,
+    Life,
+    Message,
+    Once,
+    Options,
+    QueueInfo,
+    QueueSettings,
+    Sent,
+    Settled,
+    State,
+)
+
+
+class Caller(Protocol):
+    """Who waits for a receive. The store asks just before it commits."""
+
+    @property
+    def disconnected(self) -> bool:
+        """True once the caller is known to be gone: then nothing may be taken for it."""
+        ...
+
+
+class Changes(msgspec.Struct, frozen=True, gc=False):
+    """What one commit brought, for those who wait."""
+
+    ready: Mapping[str, int]
+    """Queue name -> how many of its messages became ready."""
+    ended: Sequence[int]
+    """Numbers of messages that ended."""
+    due: int | None
+    """When the next lease, delay or ttl runs out (ms), None: never."""
+
+
+class Key(msgspec.Struct, frozen=True):
+    """An API key as the store keeps it: the secret's SHA-256, never the secret."""
+
+    id: str
+    name: str
+    digest: bytes
+    scopes: tuple[str, ...]
+    created_at: int
+
+
+class Store(ABC):
+    """Queues, durable and leased. All verbs may raise StoreUnavailable; then nothing was done."""
+
+    secret: bytes
+    """The installation's secret, 32 bytes, under which ids are signed."""
+
+    calls: dict[str, int]
+    """How often each verb was called since the start."""
+
+    # --- queues -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def create_queue(self, name: str, settings: Mapping[str, Any]) -> tuple[QueueInfo, bool]:
+        """Create a queue; True if it is new. An existing one is left as it is.
+
+        Only the settings named are compared with an existing queue's. Raises QueueExists where one
+        differs, Invalid for a dead letter that is not there.
+        """
+
+    @abstractmethod
+    async def update_queue(
+        self, name: str, settings: Mapping[str, Any], paused: bool | None = None
+    ) -> QueueInfo:
+        """Change settings, or pause and resume. Raises QueueNotFound, Invalid."""
+
+    @abstractmethod
+    async def delete_queue(self, name: str) -> None:
+        """Delete a queue and all in it. Raises QueueNotFound, QueueInUse."""
+
+    @abstractmethod
+    def queues(self, prefix: str = "", after: str = "", limit: int = 100) -> list[QueueInfo]:
+        """Queues by name, after `after`, with committed counts. From memory."""
+
+    @abstractmethod
+    def queue(self, name: str) -> QueueInfo:
+        """One queue with its committed counts, from memory. Raises QueueNotFound."""
+
+    @abstractmethod
+    def queue_number(self, name: str) -> int:
+        """The queue's number, as ids carry it. Raises QueueNotFound."""
+
+    @abstractmethod
+    def has_queue_number(self, number: int) -> bool:
+        """True while a queue of this number lives."""
+
+    @abstractmethod
+    def totals(self) -> tuple[int, list[int]]:
+        """How many queues there are, and how many messages in each State. From memory, without a walk."""
+
+    # --- messages in ------------------------------------------------------------------------------
+
+    @abstractmethod
+    def send(
+        self,
+        queue: str,
+        contents: Sequence[bytes],
+        options: Sequence[Options] | None = None,
+        once: Once | None = None,
+    ) -> Awaitable[Sent]:
+        """Put messages at the end of a queue, contiguously, all or none.
+
+        `contents` are JSON texts; `options` is parallel to it, None: all are plain. With `once` the
+        same key gives the first call's answer again. Raises QueueNotFound, QueueFull, TooLarge,
+        IdempotencyKeyReused, IdempotencyFull.
+        """
+
+    # --- messages out -----------------------------------------------------------------------------
+
+    @abstractmethod
+    def receive(
+        self,
+        queue: str,
+        limit: int = 1,
+        lease: int | None = None,
+        holder: str = "",
+        caller: Caller | None = None,
+    ) -> Awaitable[list[Message]]:
+        """Take up to `limit` ready messages: highest priority first, then lowest number.
+
+        With `lease` (ms; -1: the queue's own) they stay, leased to `holder`; without they are gone.
+        Empty when nothing is ready, the queue is paused, or the caller is gone. Raises QueueNotFound.
+        """
+
+    @abstractmethod
+    def acknowledge(self, queue: str, acknowledgements: Sequence[Acknowledgement]) -> Awaitable[list[Settled]]:
+        """End leased messages, each with the outcome it carries. Raises QueueNotFound."""
+
+    @abstractmethod
+    def extend(self, queue: str, number: int, delivery: int, lease: int) -> Awaitable[int]:
+        """Make a lease last `lease` ms from now; returns when it ends.
+
+        Raises QueueNotFound, ReceiptStale, ReceiptGone.
+        """
+
+    @abstractmethod
+    def release(self, queue: str, number: int, delivery: int, delay: int = 0) -> Awaitable[None]:
+        """Give a leased message back, ready after `delay` ms; raises as extend does."""
+
+    @abstractmethod
+    async def cancel(self, queue: str, number: int) -> None:
+        """End a message that is not leased. Raises QueueNotFound, MessageLeased, MessageGone."""
+
+    @abstractmethod
+    async def purge(self, queue: str) -> int:
+        """End every message of a queue at once; returns how many. Raises QueueNotFound."""
+
+    @abstractmethod
+    async def redrive(self, queue: str, limit: int) -> tuple[int, bool]:
+        """Bring up to `limit` dead messages back: (how many, whether that was all).
+
+        Those dead in the queue become ready, those dead-lettered into it go back where they came
+        from, and those that its own dead-letter queue holds for it come back. Raises QueueNotFound.
+        """
+
+    # --- looking ----------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def peek(self, queue: str, limit: int, state: State = State.READY) -> list[Message]:
+        """Messages of one state (ready, blocked or dead) in order, without taking them."""
+
+    @abstractmethod
+    async def find(self, number: int) -> Life | None:
+        """All that is known of a message, None if it has ended and no record is kept."""
+
+    @abstractmethod
+    async def oldest(self, queue: str) -> int | None:
+        """When the oldest ready message of a queue was enqueued, None if none is ready."""
+
+    @abstractmethod
+    async def ping(self) -> None:
+        """One empty commit: proves that the store can still write."""
+
+    # --- time and life ----------------------------------------------------------------------------
+
+    @abstractmethod
+    async def expire(self) -> int | None:
+        """Do a step (at most 5 ms) of what is due: leases, delays, ttls, retention, old records.
+
+        Returns when the next is due (ms since the epoch), None: nothing is. Call again at that time.
+        """
+
+    @abstractmethod
+    def listen(self, listener: Callable[[Changes], None]) -> None:
+        """Call `listener` on the event loop after each commit that brought a change."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Finish what is under way, then refuse everything. Blocks."""
+
+    # --- keys -------------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def add_key(self, key: Key) -> None:
+        """Remember an API key."""
+
+    @abstractmethod
+    async def remove_key(self, key_id: str) -> bool:
+        """Forget an API key; False if there was none."""
+
+    @abstractmethod
+    def keys(self) -> list[Key]:
+        """All API keys, from memory."""
