@@ -10,10 +10,11 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-# The only hosts that any file may name: this machine, names set aside for examples, and identifiers
-# that look like addresses but are never opened.
+# The only hosts that any file may name: this machine, names and networks set aside for private use and for
+# examples, names without a dot, and identifiers that look like addresses but are never opened.
 HOSTS = re.compile(
-    r"localhost|127\.0\.0\.1|0\.0\.0\.0|(?:[a-z]+\.)*example(?:\.(?:com|org|net))?|test|testserver"
+    r"[a-z0-9-]+|(?:127|10)\.\d+\.\d+\.\d+|0\.0\.0\.0|192\.0\.2\.\d+"
+    r"|(?:[a-z0-9-]+\.)*example(?:\.(?:com|org|net))?|(?:[a-z0-9-]+\.)+(?:test|internal)"
     r"|www\.w3\.org|www\.rfc-editor\.org|json-schema\.org|keepachangelog\.com|semver\.org"
 )
 URL = re.compile(r"\b(?:https?|wss?|git|ssh|ftp)://(?:[^\s/@\"'`]+@)?([A-Za-z0-9.-]*[A-Za-z0-9])")
@@ -61,7 +62,9 @@ def test_the_locks_name_no_index() -> None:
     assert [(where, line) for where, line in locks if INDEX_OPTION.search(line) or "://" in line] == []
 
 
-@pytest.mark.parametrize("line", ["see https://" + "registry.test.io/simple", "from packages." + "other.org"])
+@pytest.mark.parametrize(
+    "line", ["see https://" + "registry.foreign.io/simple", "from packages.foreign." + "org"]
+)
 def test_a_foreign_host_is_noticed(line: str) -> None:
     """Planted: a registry by its address and by its bare name."""
     assert foreign_hosts(line)
