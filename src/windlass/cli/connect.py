@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -48,17 +49,26 @@ def connect(server: str, key: str | None) -> Iterator[Client]:
     for long become patient (`client.retry = Retry()`) after the first answer. Errors end the program
     with status 1 and a line of advice, Ctrl-C with 130, a reader that has gone away with 141.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # messages are UTF-8, whatever the terminal's locale is
     try:
         with Client(server, key, retry=NO_RETRY) as client:
             yield client
     except WindlassError as error:
         fail(*advice(error, server))
     except KeyboardInterrupt:
+        _drop_output()
         raise typer.Exit(130) from None
     except BrokenPipeError:
-        # What is left in the buffer has no reader; without this Python complains about it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()
         raise typer.Exit(141) from None
+
+
+def _drop_output() -> None:
+    """Send what is still buffered nowhere: at exit it would wait for a reader, or complain about none."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stdout.fileno())
+    os.close(nowhere)
 
 
 @contextmanager

@@ -157,7 +157,8 @@ def test_queue_create_with_settings(terminal: Terminal) -> None:
     result = terminal.run(
         script, "queue", "create", "orders", "--lease-seconds", "2m", "--max-deliveries", "5",
         "--dead-letter", "dead", "--max-length", "none", "--max-message-bytes", "10",
-        "--retention-seconds", "7d", "--dedup-window-seconds", "0", "--history-seconds", "1h", "--outcome-ttl-seconds", "60",
+        "--retention-seconds", "7d", "--dedup-window-seconds", "0", "--history-seconds", "1h",
+        "--outcome-ttl-seconds", "60",
     )  # fmt: skip
     assert result.exit_code == 0
     assert script.bodies == [
