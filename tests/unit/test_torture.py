@@ -114,6 +114,40 @@ def test_a_plain_receive_without_an_answer_may_take_one_message_with_it(story: S
     assert story.ledger.vanished == 1
 
 
+def test_a_plain_receive_of_many_without_an_answer_may_take_them_all_with_it(story: Story) -> None:
+    story.send("a", "b", "c")
+    story.lost(limit=3)
+    assert story.found() == []
+    assert story.ledger.vanished == 3
+
+
+def test_a_stranger_that_may_have_left_before_the_batch_does_not_split_it(story: Story) -> None:
+    story.send("x")
+    story.send("a", "b")
+    slow = story.begin()
+    story.plain("a")
+    story.plain("b")
+    story.answer(slow, "x")
+    assert story.found() == []
+
+
+def test_a_stranger_that_may_have_left_after_the_batch_does_not_split_it(story: Story) -> None:
+    story.send("a", "b")
+    story.send("x")
+    story.plain("a")
+    slow = story.begin()
+    story.plain("b")
+    story.answer(slow, "x")
+    assert story.found() == []
+
+
+def test_a_lease_may_be_shorter_by_a_rounding(story: Story) -> None:
+    story.send("a")
+    story.lease("a", seconds=3.0 + story.ledger.tolerance / 2)  # two seconds pass until the next answer
+    story.acknowledge(story.lease("a"))
+    assert story.found() == []
+
+
 def test_an_acknowledgement_without_an_answer_may_count_or_not(story: Story) -> None:
     for token in ("a", "b"):
         story.send(token)
@@ -215,6 +249,22 @@ def test_a_consumed_message_handed_out_again_is_resurrected(story: Story) -> Non
     assert Kind.RESURRECTED in story.found()
 
 
+def test_a_receive_under_way_during_the_acknowledgement_must_not_get_the_message(story: Story) -> None:
+    story.send("a")
+    delivery = story.lease("a", seconds=1)
+    late = story.begin(100)
+    story.acknowledge(delivery)
+    story.answer(late, "a")
+    assert story.found() == [Kind.RESURRECTED]
+
+
+def test_a_consumed_message_handed_out_under_a_number_that_went_back_is_resurrected(story: Story) -> None:
+    story.send("a")
+    story.acknowledge(story.lease("a", number=2))
+    story.lease("a", number=1)
+    assert story.found() == [Kind.RESURRECTED]
+
+
 def test_a_consumed_message_handed_out_with_its_old_number_is_found_too(story: Story) -> None:
     story.send("a")
     story.acknowledge(story.lease("a"))
@@ -280,6 +330,14 @@ def test_a_message_handed_out_inside_an_extended_lease_is_shared(story: Story) -
 
 def test_a_younger_message_that_leaves_first_is_reordered(story: Story) -> None:
     story.send("a")
+    story.send("b")
+    story.plain("b")
+    story.plain("a")
+    assert story.found() == [Kind.REORDERED]
+
+
+def test_a_send_whose_answer_was_lost_comes_before_what_was_sent_after_it(story: Story) -> None:
+    story.send("a", answer="lost")
     story.send("b")
     story.plain("b")
     story.plain("a")
