@@ -35,8 +35,8 @@ class Story:
         self.now += 1
         return self.now
 
-    def send(self, *tokens: str, answer: str = "stored", queue: str = "q") -> Send:
-        send = self.ledger.send(queue, tokens, self.tick())
+    def send(self, *tokens: str, answer: str = "stored", queue: str = "q", group: str = "") -> Send:
+        send = self.ledger.send(queue, tokens, self.tick(), group)
         if answer == "stored":
             self.ledger.stored(send, [f"id-{token}" for token in tokens], self.tick())
         elif answer == "refused":
@@ -196,6 +196,18 @@ def test_receives_that_overlap_have_no_order(story: Story) -> None:
     one, two = story.begin(), story.begin()
     story.answer(two, "b")
     story.answer(one, "a")
+    assert story.found() == []
+
+
+def test_groups_do_not_hold_each_other_up(story: Story) -> None:
+    story.send("a", group="one")
+    story.send("lost", group="two", answer="lost")
+    story.send("b", group="two")
+    story.send("c", group="one")
+    story.acknowledge(story.lease("b"))
+    first = story.lease("a", seconds=1)
+    story.acknowledge(first, answer="none")
+    story.acknowledge(story.lease("c"))
     assert story.found() == []
 
 
@@ -370,6 +382,36 @@ def test_a_batch_backwards_in_one_answer_is_reordered(story: Story) -> None:
     story.send("a", "b")
     story.plain("b", "a")
     assert story.found() == [Kind.REORDERED]
+
+
+@pytest.mark.parametrize("leased", [True, False])
+def test_a_message_that_leaves_before_an_older_one_of_its_group_is_reordered(
+    story: Story, leased: bool
+) -> None:
+    story.send("a", group="one")
+    story.send("b", group="one")
+    if leased:
+        older = story.lease("a")
+        story.acknowledge(story.lease("b"))
+        story.acknowledge(older)
+    else:
+        story.acknowledge(story.lease("b"))
+        story.acknowledge(story.lease("a"))
+    assert story.found() == [Kind.REORDERED]
+
+
+def test_two_messages_of_a_group_in_one_answer_are_reordered(story: Story) -> None:
+    story.send("a", "b", group="one")
+    for delivery in story.answer(story.begin(100, limit=2), "a", "b"):
+        story.acknowledge(delivery)
+    assert story.found() == [Kind.REORDERED]
+
+
+def test_a_message_whose_deliveries_begin_at_nought_is_a_failure(story: Story) -> None:
+    """The order of first deliveries is checked by their number: a server that counts wrong is not let off."""
+    story.send("a")
+    story.ledger.answered(story.begin(), [Received("a", "id-a", 0)], story.tick())
+    assert story.found() == [Kind.FAILED]
 
 
 # -- split

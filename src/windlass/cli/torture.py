@@ -37,7 +37,7 @@ def torture(
         float | None, typer.Option(min=0, help="No more kills after so many seconds. [default: no limit]")
     ] = None,
     senders: Annotated[int, typer.Option(min=1, help="Clients that send.")] = 8,
-    consumers: Annotated[int, typer.Option(min=3, help="Clients that receive.")] = 12,
+    consumers: Annotated[int, typer.Option(min=4, help="Clients that receive.")] = 12,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Kill a real server with SIGKILL again and again, under load, and check that it keeps its promises.

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 HASTY = 0.02  # share of the repeatable requests on which the client hangs up before the answer
 WAITING = 1_000  # messages in a queue; senders pause above it, so that the drain is short
+GROUPS = 16  # in a queue with groups
 PATIENCE = 20.0  # seconds for an answer, beyond what the request itself waits
 IDLE = 2.0  # seconds after which a connection is not used again: the server may be closing it
 
@@ -188,8 +189,9 @@ class Client:
 class Sender(Client):
     """Sends one after the other: alone and in batches, with and without a key to try again under."""
 
-    def __init__(self, field: Field, rng: random.Random, queue: str, name: str) -> None:
+    def __init__(self, field: Field, rng: random.Random, queue: str, name: str, grouped: bool) -> None:
         super().__init__(field, rng, queue)
+        self.grouped = grouped
         self._name = name
         self._sent = 0
 
@@ -211,10 +213,14 @@ class Sender(Client):
                 message["dedup_id"] = token
         body = {"messages": messages} if batch else messages[0]
         key = tokens[0] if repeat == "key" else ""
+        group = f"g{self.rng.randrange(GROUPS)}" if self.grouped else ""
+        if group:
+            for message in messages:
+                message["group"] = group
         send: Send | None = None
         while True:
             await self.connect()
-            send = send or self.ledger.send(self.queue, tokens, self.field.now())
+            send = send or self.ledger.send(self.queue, tokens, self.field.now(), group)
             try:
                 answer = await self.ask(
                     "POST", f"{self.path}/messages", body, key=key, repeatable=repeat != "none"

@@ -54,6 +54,7 @@ class Send:
     queue: str
     tokens: tuple[str, ...]
     began: float
+    group: str = ""  # of all its messages
     ended: float = inf
     stored: bool = False  # 201 came
     refused: bool = False  # a 4xx came: nothing of it may ever be seen
@@ -124,16 +125,19 @@ class Ledger:
         self.takes: list[Take] = []
         self.vanished = 0  # messages taken by plain receives without an answer; known after the verdict
         self._waiting: dict[str, int] = defaultdict(int)
+        self._groups: dict[tuple[str, str], list[Message]] = defaultdict(list)
         self._counts: dict[tuple[Kind, str], int] = defaultdict(int)
 
     # -- sending
 
-    def send(self, queue: str, tokens: Sequence[str], now: float) -> Send:
+    def send(self, queue: str, tokens: Sequence[str], now: float, group: str = "") -> Send:
         """A send begins; until it is said to be stored or refused, all of it or nothing may be there."""
-        send = Send(queue, tuple(tokens), now)
+        send = Send(queue, tuple(tokens), now, group)
         self.sends.append(send)
         for token in tokens:
             self.messages[token] = Message(token, send)
+            if group:
+                self._groups[queue, group].append(self.messages[token])
         return send
 
     def stored(self, send: Send, ids: Sequence[str], now: float) -> None:
@@ -172,6 +176,8 @@ class Ledger:
         take.ended = now
         if len(received) > take.limit:
             self._accuse(Kind.FAILED, take.queue, f"{len(received)} messages for max={take.limit}")
+        if any(each.deliveries < 1 for each in received):
+            self._accuse(Kind.FAILED, take.queue, "a message whose deliveries are not counted from 1")
         deliveries = []
         for each in received:
             message = self.messages.get(each.token)
@@ -185,6 +191,8 @@ class Ledger:
             self._waiting[take.queue] -= not message.deliveries
             for other in message.deliveries:
                 self._compare(other, delivery)
+            if message.send.group:
+                self._check_group(message)
             message.deliveries.append(delivery)
             deliveries.append(delivery)
         self._check_answer(deliveries)
@@ -243,8 +251,9 @@ class Ledger:
         for queue in sorted({send.queue for send in self.sends}):
             messages = list(self._of(queue))
             self._check_losses(queue, messages)
-            # A message given out again may leave later than younger ones; its first delivery may not.
-            first = {d.token: d for each in messages for d in each.deliveries if d.number == 1}
+            # A message given out again, or held up by its group, may leave later than younger ones.
+            ungrouped = (each for each in messages if not each.send.group)
+            first = {d.token: d for each in ungrouped for d in each.deliveries if d.number == 1}
             self._check_order(queue, messages, first)
             self._check_batches(queue, first)
         for (kind, queue), count in self._counts.items():
@@ -287,6 +296,21 @@ class Ledger:
         elif second.take.ended < first.held_until - self.tolerance:
             left = first.held_until - second.take.ended
             self._accuse(Kind.SHARED, queue, f"{token}: handed out again {left:.3f} s before its lease ends")
+
+    def _check_group(self, message: Message) -> None:
+        """Nothing of a group leaves while an older one may still be acknowledged."""
+        group = self._groups[message.send.queue, message.send.group]
+        while group and any(each.acknowledged < inf for each in group[0].deliveries):
+            group.pop(0)
+        for other in group:
+            if other is message:
+                break
+            older = other.send is message.send or other.send.ended < message.send.began
+            there = other.send.stored or other.deliveries
+            if older and there and not other.consumed:
+                evidence = f"{message.token} left while {other.token}, older in its group, was there"
+                self._accuse(Kind.REORDERED, message.send.queue, evidence)
+                break
 
     def _check_answer(self, deliveries: Sequence[Delivery]) -> None:
         """Inside one answer the older message comes first, and a batch stays together in its order."""

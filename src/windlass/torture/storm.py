@@ -1,13 +1,14 @@
 """The storm: senders and consumers without pause, and a server that is killed under them.
 
-Three queues show three kinds of promise. `leased` is received with leases by many, who acknowledge, give
-back, extend, forget and come late. `ordered` has one sender and one plain receiver, so its order is exact.
-`plain` is sent to and received from by many at once.
+Four queues show four kinds of promise. `leased` is received with leases by many, who acknowledge, give
+back, extend, forget and come late. `grouped` is the same with every message in a group. `ordered` has one
+sender and one plain receiver, so its order is exact. `plain` is sent to and received from by many at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
 from collections.abc import Callable
@@ -17,7 +18,9 @@ from windlass.torture.clients import Consumer, Field, PlainConsumer, Sender
 from windlass.torture.ledger import Ledger, Violation
 from windlass.torture.process import Server, ServerEnded
 
-LEASED, ORDERED, PLAIN = "torture-leased", "torture-ordered", "torture-plain"
+LEASED, GROUPED, ORDERED, PLAIN = QUEUES = (
+    "torture-leased", "torture-grouped", "torture-ordered", "torture-plain"
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class Storm:
 
     async def _storm(self) -> None:
         await self._start()
-        await self._field.create([LEASED, ORDERED, PLAIN])
+        await self._field.create(QUEUES)
         kills = asyncio.create_task(self._kill_again_and_again())
         kills.add_done_callback(lambda _: self._field.calm())
         tasks = {kills, *(asyncio.create_task(client.run()) for client in self._clients())}
@@ -115,19 +118,22 @@ class Storm:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        await self._field.count([LEASED, ORDERED, PLAIN])
+        await self._field.count(QUEUES)
 
     def _clients(self) -> list[Sender | Consumer]:
         def rng() -> random.Random:
             return random.Random(self._rng.random())
 
-        queues = [ORDERED, *(LEASED if number % 2 else PLAIN for number in range(self.plan.senders - 1))]
+        # One client is enough where order is exact; the rest take turns.
+        turns = itertools.cycle((LEASED, PLAIN, GROUPED, LEASED))
+        queues = [ORDERED, *itertools.islice(turns, self.plan.senders - 1)]
         clients: list[Sender | Consumer] = [
-            Sender(self._field, rng(), queue, f"s{number}") for number, queue in enumerate(queues)
+            Sender(self._field, rng(), queue, f"s{number}", queue == GROUPED)
+            for number, queue in enumerate(queues)
         ]
-        queues = [ORDERED, *(LEASED if number % 3 else PLAIN for number in range(self.plan.consumers - 1))]
-        for queue in queues:
-            kind = Consumer if queue == LEASED else PlainConsumer
+        turns = itertools.cycle((LEASED, PLAIN, GROUPED, LEASED))
+        for queue in (ORDERED, *itertools.islice(turns, self.plan.consumers - 1)):
+            kind = PlainConsumer if queue in (ORDERED, PLAIN) else Consumer
             clients.append(kind(self._field, rng(), queue))
         return clients
 
