@@ -18,7 +18,7 @@ from typer.testing import CliRunner, Result
 
 from windlass.cli.torture import torture
 from windlass.torture import process
-from windlass.torture.clients import content, token_of
+from windlass.torture.content import content, token_of
 from windlass.torture.ledger import EVIDENCE, Delivery, Kind, Ledger, Received, Send, Take
 from windlass.torture.wire import Connection, Dropped
 

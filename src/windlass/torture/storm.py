@@ -14,9 +14,11 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
-from windlass.torture.clients import Consumer, Field, PlainConsumer, Sender
+from windlass.torture.client import Field
+from windlass.torture.consumer import Consumer, PlainConsumer
 from windlass.torture.ledger import Ledger, Violation
 from windlass.torture.process import Server, ServerEnded
+from windlass.torture.sender import Sender
 
 LEASED, GROUPED, ORDERED, PLAIN = QUEUES = (
     "torture-leased", "torture-grouped", "torture-ordered", "torture-plain"
