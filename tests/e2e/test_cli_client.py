@@ -14,6 +14,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.harness import WINDLASS, ServerProcess, clean_environment, free_port, run_cli, until
+from windlass.client import Client
 
 _numbers = itertools.count(1)
 
@@ -53,8 +54,11 @@ def start(
 
 
 def counts(server: ServerProcess, queue: str) -> dict[str, int]:
-    shown = json.loads(run_cli("queue", "show", queue, "--json", server=server.url).stdout)
-    return {state: shown[state] for state in ("ready", "leased", "delayed", "dead") if shown[state]}
+    """How many messages are in each state, those states only that have any."""
+    with Client(server.url) as client:
+        stats = client.queue(queue).show()
+    all_states = {"ready": stats.ready, "leased": stats.leased, "delayed": stats.delayed, "dead": stats.dead}
+    return {state: count for state, count in all_states.items() if count}
 
 
 def test_a_session(server: ServerProcess, run: Run, queue: str) -> None:
@@ -154,7 +158,7 @@ def test_a_pipe_outlives_a_kill_of_the_server_and_sends_each_line_once(own_serve
             numbers = range(part * 500, part * 500 + 500)
             process.stdin.write("".join(f"{number}\n" for number in numbers).encode())
             process.stdin.flush()
-            until(lambda part=part: counts(own_server, "lines")["ready"] > part * 500, what="progress")  # type: ignore[misc]
+            until(lambda part=part: counts(own_server, "lines").get("ready", 0) > part * 500, what="progress")  # type: ignore[misc]
             own_server.kill()
             own_server.start()
         process.stdin.close()

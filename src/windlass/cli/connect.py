@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated, NoReturn
 
+import httpx
 import typer
 
 from windlass.client import Client, Retry, WindlassError, errors
@@ -51,6 +53,9 @@ def connect(server: str, key: str | None) -> Iterator[Client]:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # messages are UTF-8, whatever the terminal's locale is
+    log = logging.getLogger("windlass.client")
+    log.setLevel(logging.INFO)
+    log.handlers = [_Remarks()]
     try:
         with Client(server, key, retry=NO_RETRY) as client:
             yield client
@@ -58,10 +63,19 @@ def connect(server: str, key: str | None) -> Iterator[Client]:
         fail(*advice(error, server))
     except KeyboardInterrupt:
         _drop_output()
+        if sys.stderr.isatty():
+            typer.echo(err=True)  # the prompt begins on a line of its own, after the terminal's ^C
         raise typer.Exit(130) from None
     except BrokenPipeError:
         _drop_output()
         raise typer.Exit(141) from None
+
+
+class _Remarks(logging.Handler):
+    """What the client has to say, such as that it tries again, goes to the person at the terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(f"windlass: {record.getMessage()}", err=True)
 
 
 def _drop_output() -> None:
@@ -93,14 +107,21 @@ def fail(problem: str, hint: str = "") -> NoReturn:
     raise typer.Exit(1)
 
 
+def _how_to_start(server: str) -> str:
+    if server == DEFAULT_URL:
+        return "Start one with: windlass serve   (or name another with --server URL)"
+    url = httpx.URL(server)
+    if url.host in ("127.0.0.1", "localhost", "::1") and url.port:
+        return f"Start one with: windlass serve --port {url.port}"
+    return "Is a server running there? The address is from --server or WINDLASS_URL."
+
+
 def advice(error: WindlassError, server: str) -> tuple[str, str]:
     """What went wrong, in a sentence, and what may help."""
     text = str(error)
     match error:
         case errors.Unreachable():
-            if server == DEFAULT_URL:
-                return text, "Start one with: windlass serve   (or name another with --server URL)"
-            return text, f"Does a server run there? This address came from --server or WINDLASS_URL: {server}"
+            return text, _how_to_start(server)
         case errors.AnswerLost():
             return text, "It may have been done, or not: look before you repeat it."
         case errors.BadAnswer():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
@@ -21,6 +22,8 @@ from windlass.client.retry import Attempts, Retry
 from windlass.client.values import QueueInfo, QueueSettings, ServerStatus
 
 T = TypeVar("T")
+
+log = logging.getLogger("windlass.client")
 
 
 class AsyncClient:
@@ -98,6 +101,7 @@ class AsyncClient:
                 return attempts.read(await self._send(attempts.call, self.timeout))
             except WindlassError as error:
                 pause = attempts.pause_after(error)
+                log.info("%s; trying again", error)
             await self._sleep(pause)
 
     async def follow(self, plan: Plan[T]) -> T:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -20,6 +21,8 @@ from windlass.client.retry import Attempts, Retry
 from windlass.client.values import QueueInfo, QueueSettings, ServerStatus
 
 T = TypeVar("T")
+
+log = logging.getLogger("windlass.client")
 
 
 class Client:
@@ -95,6 +98,7 @@ class Client:
                 return attempts.read(self._send(attempts.call, self.timeout))
             except WindlassError as error:
                 pause = attempts.pause_after(error)
+                log.info("%s; trying again", error)
             self._sleep(pause)
 
     def follow(self, plan: Plan[T]) -> T:
