@@ -59,7 +59,8 @@ class Ids:
         pack, block = _ID.pack, self._block
         raw = b"".join(
             [
-                pack(head | n >> 32, n & _LOW) + block(_MESSAGE, queue, n >> 2)[(n & 3) * 12 : (n & 3) * 12 + 12]
+                pack(head | n >> 32, n & _LOW)
+                + block(_MESSAGE, queue, n >> 2)[(n & 3) * 12 : (n & 3) * 12 + 12]
                 for n in numbers
             ]
         )

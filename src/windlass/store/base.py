@@ -160,7 +160,9 @@ class Store(ABC):
         """
 
     @abstractmethod
-    def acknowledge(self, queue: str, acknowledgements: Sequence[Acknowledgement]) -> Awaitable[list[Settled]]:
+    def acknowledge(
+        self, queue: str, acknowledgements: Sequence[Acknowledgement]
+    ) -> Awaitable[list[Settled]]:
         """End leased messages, each with the outcome it carries. Raises QueueNotFound."""
 
     @abstractmethod

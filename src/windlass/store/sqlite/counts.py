@@ -97,4 +97,3 @@ def difference(into: dict[int, list[int]], queue: int, kind: int, amount: int) -
     if row is None:
         row = into[queue] = [0] * COUNTS
     row[kind] += amount
-

@@ -47,13 +47,15 @@ class Row(msgspec.Struct, array_like=True, gc=False):
     size: int
     content: bytes = b""
 
-    def message(self, queue: QueueState, delivery: int = 0, lease_until: int = 0) -> Message:
+    def message(
+        self, queue: QueueState, *, handed_out: bool = False, delivery: int = 0, lease_until: int = 0
+    ) -> Message:
         return Message(
             self.home or queue.number,
             self.id,
             self.content,
             self.at,
-            (self.count or 0) + (delivery > 0),
+            (self.count or 0) + handed_out,
             9 - self.rank,
             self.grp,
             self.headers.encode() if self.headers is not None else None,
@@ -327,7 +329,12 @@ def events_of(row: Row) -> list[dict[str, Any]]:
             events.append(event)
     if row.state == State.LEASED and row.since is not None and row.due is not None:
         events.append(
-            {"event": "leased", "at": rfc3339(row.since).decode(), "until": rfc3339(row.due).decode(), "by": row.holder}
+            {
+                "event": "leased",
+                "at": rfc3339(row.since).decode(),
+                "until": rfc3339(row.due).decode(),
+                "by": row.holder,
+            }
         )
     elif row.state == State.DELAYED and row.due is not None:
         events.append({"event": "delayed", "until": rfc3339(row.due).decode()})

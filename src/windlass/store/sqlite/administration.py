@@ -1,0 +1,198 @@
+"""Verbs that people call, not programs in a loop: queues come, change and go; redrive, cancel, keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from windlass.errors import Invalid, MessageGone, MessageLeased, QueueExists, QueueInUse
+from windlass.message import QueueInfo, QueueSettings, State
+from windlass.store.base import Key
+from windlass.store.sqlite.memory import EXPIRING, GROUPED, QueueState, encode_settings
+from windlass.store.sqlite.settling import move
+from windlass.store.sqlite.transaction import (
+    BY_ID,
+    COLUMNS,
+    WITHOUT_CONTENT,
+    Row,
+    Transaction,
+    fetch,
+    numbers,
+)
+
+_encode = msgspec.json.Encoder().encode
+
+_BITE = 64
+_DEAD_HERE = COLUMNS.format(
+    content=WITHOUT_CONTENT,
+    source="deliveries d CROSS JOIN messages m ON m.id = d.id"
+    " WHERE d.generation = ?1 AND d.state = 3 ORDER BY d.id LIMIT ?2",
+)
+_DEAD_LETTERS = COLUMNS.format(
+    content=WITHOUT_CONTENT,
+    source="ready r CROSS JOIN messages m ON m.id = r.id LEFT JOIN deliveries d ON d.id = r.id"
+    " WHERE r.generation = ?1 AND m.origin IS NOT NULL AND (?3 IS NULL OR m.origin = ?3)"
+    " ORDER BY r.rank, r.seq LIMIT ?2",
+)
+
+
+def create_queue(tx: Transaction, name: str, named: Mapping[str, Any]) -> tuple[QueueInfo, bool]:
+    existing = tx.memory.by_name.get(name)
+    if existing is not None:
+        for setting, value in named.items():
+            if getattr(existing.settings, setting) != value:
+                raise QueueExists(
+                    f"Queue {name!r} exists with {setting} = {getattr(existing.settings, setting)!r}, not {value!r}."
+                    " Change it with PATCH, or leave the setting out.",
+                    field=setting,
+                )
+        return existing.info(tx.now // 1000), False
+    settings = _settings(tx, name, QueueSettings(), named)
+    queue = QueueState(_next(tx, "next_queue"), name, _next(tx, "next_generation"), settings, False, tx.now)
+    tx.db.execute(
+        "INSERT INTO queues (id, name, generation, settings, created_at) VALUES (?, ?, ?, ?, ?)",
+        (queue.number, name, queue.generation, encode_settings(settings).decode(), tx.now),
+    )
+    tx.on_commit.append(lambda: tx.memory.put(queue))
+    return queue.info(tx.now // 1000), True
+
+
+def _next(tx: Transaction, name: str) -> int:
+    """A number that was never given out: queues and generations are few, so each is written."""
+    row = tx.db.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
+    number = row[0] if row else 1
+    tx.set_meta(name, number + 1)
+    return int(number)
+
+
+def _settings(tx: Transaction, name: str, old: QueueSettings, changes: Mapping[str, Any]) -> QueueSettings:
+    target = changes.get("dead_letter")
+    if target is not None and target == name:
+        raise Invalid("A queue cannot be its own dead letter.", field="dead_letter")
+    if target is not None and target not in tx.memory.by_name:
+        raise Invalid(
+            f"There is no queue named {target!r}: create the dead-letter queue first.", field="dead_letter"
+        )
+    return msgspec.structs.replace(old, **changes)
+
+
+def update_queue(tx: Transaction, name: str, changes: Mapping[str, Any], paused: bool | None) -> QueueInfo:
+    queue = tx.memory.queue(name)
+    settings = _settings(tx, name, queue.settings, changes)
+    halted = queue.paused if paused is None else paused
+    tx.db.execute(
+        "UPDATE queues SET settings = ?, paused = ? WHERE id = ?",
+        (encode_settings(settings).decode(), halted, queue.number),
+    )
+    if queue.paused and not halted:  # waiting receives find what lay there all the time
+        waiting = queue.counts[State.READY]
+        if waiting:
+            tx.ready[name] = tx.ready.get(name, 0) + waiting
+
+    def commit() -> None:
+        queue.configure(settings)
+        queue.paused = halted
+
+    tx.on_commit.append(commit)
+    changed = QueueState(queue.number, name, queue.generation, settings, halted, queue.created_at)
+    changed.counts, changed.ins, changed.outs = queue.counts, queue.ins, queue.outs
+    return changed.info(tx.now // 1000)
+
+
+def delete_queue(tx: Transaction, name: str) -> None:
+    queue = tx.memory.queue(name)
+    for other in tx.memory.by_name.values():
+        if other.settings.dead_letter == name and other is not queue:
+            raise QueueInUse(f"Queue {other.name!r} names {name!r} as its dead letter. Change that first.")
+    _abandon(tx, queue)
+    tx.db.execute("DELETE FROM queues WHERE id = ?", (queue.number,))
+    tx.db.execute("DELETE FROM counts WHERE queue = ?", (queue.number,))
+    tx.on_commit.append(lambda: tx.memory.remove(queue))
+
+
+def purge(tx: Transaction, name: str) -> int:
+    queue = tx.memory.queue(name)
+    amount = tx.length(queue)
+    generation = _next(tx, "next_generation")
+    _abandon(tx, queue)
+    tx.db.execute("UPDATE queues SET generation = ? WHERE id = ?", (generation, queue.number))
+    tx.on_commit.append(lambda: tx.memory.regenerate(queue, generation))
+    return amount
+
+
+def _abandon(tx: Transaction, queue: QueueState) -> None:
+    """Leave a queue's rows to upkeep: from this commit on nobody sees them."""
+    generation = queue.generation
+    tx.db.execute("INSERT INTO abandoned_generations (generation) VALUES (?)", (generation,))
+    for kind in (*State, EXPIRING, GROUPED):
+        tx.count(queue, kind, -tx.counted(queue, kind))
+    tx.falls_due(tx.now)
+    tx.on_commit.append(lambda: tx.memory.abandoned.add(generation))
+
+
+def cancel(tx: Transaction, name: str, number: int) -> None:
+    tx.memory.queue(name)
+    rows = fetch(tx.db, BY_ID, (numbers([number]),))
+    queue = tx.memory.by_generation.get(rows[0].generation) if rows else None
+    if queue is None or queue.name != name:
+        raise MessageGone
+    place = tx.place(queue, rows[0])
+    if place is State.LEASED:
+        raise MessageLeased("The message is leased. Wait until its lease is over, or acknowledge it.")
+    tx.end(queue, rows[0], "cancelled", place=place)
+
+
+def redrive(tx: Transaction, name: str, limit: int) -> tuple[int, bool]:
+    """A bite of a redrive: own dead, then letters that came here, then own letters elsewhere."""
+    queue = tx.memory.queue(name)
+    limit = min(limit, _BITE)
+    rows = fetch(tx.db, _DEAD_HERE, (queue.generation, limit))
+    for row in rows:
+        _restart(tx, queue, queue, row, place=State.DEAD)
+    if rows:
+        return len(rows), False
+    rows = fetch(tx.db, _DEAD_LETTERS, (queue.generation, limit, None))
+    source = queue
+    if not rows and queue.settings.dead_letter is not None:
+        source = tx.memory.queue(queue.settings.dead_letter)
+        rows = fetch(tx.db, _DEAD_LETTERS, (source.generation, limit, queue.number))
+    for row in rows:
+        # A letter whose queue is gone stays a message of this one.
+        target = tx.memory.by_number.get(row.origin or 0, source)
+        _restart(tx, source, target, row, place=State.READY)
+    return len(rows), not rows
+
+
+def _restart(tx: Transaction, source: QueueState, target: QueueState, row: Row, place: State) -> None:
+    """Give a dead message a new start at the end of a queue: same id, no deliveries, a new number."""
+    seq = tx.allocate(1)
+    if place is State.READY:
+        tx.db.execute(
+            "DELETE FROM ready WHERE generation = ? AND rank = ? AND seq = ?",
+            (source.generation, row.rank, row.seq),
+        )
+        tx.leave_group(source, row)
+    tx.count(source, place, -1)
+    move(tx, row, source, target, origin=None)
+    tx.db.execute("UPDATE messages SET seq = ?, at = ? WHERE id = ?", (seq, tx.now, row.id))
+    event = f'{{"event":"redriven","at":{tx.now}}}'
+    tx.db.execute(
+        "UPDATE deliveries SET generation = ?, state = 0, due = NULL, count = 0, base = 0,"
+        " life = coalesce(life || ',', '') || ? WHERE id = ?",
+        (target.generation, event, row.id),
+    )
+    tx.enter(target, row.id, seq, row.rank, row.grp)
+
+
+def add_key(tx: Transaction, key: Key) -> None:
+    tx.db.execute(
+        "INSERT INTO keys (id, name, digest, scopes, created_at) VALUES (?, ?, ?, ?, ?)",
+        (key.id, key.name, key.digest, _encode(key.scopes).decode(), key.created_at),
+    )
+
+
+def remove_key(tx: Transaction, key_id: str) -> bool:
+    tx.db.execute("DELETE FROM keys WHERE id = ?", (key_id,))
+    return tx.db.changes() > 0

@@ -1,0 +1,90 @@
+"""An operation: one call of a verb, on its way through the writer."""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
+
+from windlass.message import Acknowledgement, Message, Once, Options, Sent, Settled
+from windlass.store.base import Caller
+from windlass.store.sqlite.transaction import Transaction
+
+R = TypeVar("R")
+
+
+class Operation(Generic[R]):
+    """What is asked, and where the answer goes. A verb fills in `result` or `error`."""
+
+    __slots__ = ("error", "future", "result")
+
+    def __init__(self, future: Future[R]) -> None:
+        self.future = future
+        self.result: R | None = None
+        self.error: BaseException | None = None
+
+
+class Send(Operation[Sent]):
+    __slots__ = ("contents", "once", "options", "queue")
+
+    def __init__(
+        self,
+        future: Future[Sent],
+        queue: str,
+        contents: Sequence[bytes],
+        options: Sequence[Options] | None,
+        once: Once | None,
+    ) -> None:
+        self.future = future
+        self.result = self.error = None
+        self.queue = queue
+        self.contents = contents
+        self.options = options
+        self.once = once
+
+
+class Receive(Operation[list[Message]]):
+    __slots__ = ("caller", "holder", "lease", "limit", "queue")
+
+    def __init__(
+        self,
+        future: Future[list[Message]],
+        queue: str,
+        limit: int,
+        lease: int | None,
+        holder: str,
+        caller: Caller | None,
+    ) -> None:
+        self.future = future
+        self.result = self.error = None
+        self.queue = queue
+        self.limit = limit
+        self.lease = lease
+        self.holder = holder
+        self.caller = caller
+
+    @property
+    def abandoned(self) -> bool:
+        return self.caller is not None and self.caller.disconnected
+
+
+class Acknowledge(Operation[list[Settled]]):
+    __slots__ = ("acknowledgements", "queue")
+
+    def __init__(
+        self, future: Future[list[Settled]], queue: str, acknowledgements: Sequence[Acknowledgement]
+    ) -> None:
+        self.future = future
+        self.result = self.error = None
+        self.queue = queue
+        self.acknowledgements = acknowledgements
+
+
+class Step(Operation[Any]):
+    """Any other verb: a function of the transaction, alone in a savepoint."""
+
+    __slots__ = ("run",)
+
+    def __init__(self, future: Future[Any], run: Callable[[Transaction], Any]) -> None:
+        super().__init__(future)
+        self.run = run

@@ -1,0 +1,189 @@
+"""send: many requests become few statements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import apsw
+import msgspec
+
+from windlass.errors import IdempotencyFull, IdempotencyKeyReused, QueueFull, TooLarge, WindlassError
+from windlass.message import Options, Sent, State
+from windlass.store.sqlite.memory import EXPIRING, QueueState
+from windlass.store.sqlite.operation import Send
+from windlass.store.sqlite.transaction import Transaction, values
+
+ANSWER_KEPT = 24 * 3600 * 1000
+"""How long an Idempotency-Key is remembered, ms."""
+MAX_ANSWERS = 1_000_000
+"""Idempotency-Keys remembered at most."""
+
+_PLAIN_RANK = 9
+_ROWS = 32
+"""Rows of different queues in one statement."""
+_PREFIX = "INSERT INTO messages (at, rank, generation, id, seq, content)"
+_ROW = "(?1, 9, ?, ?, ?, ?)"
+
+_encode = msgspec.json.Encoder().encode
+_decode_sent = msgspec.json.Decoder(Sent).decode
+
+
+def send(tx: Transaction, operations: Sequence[Send]) -> None:
+    """Run all sends of a commit: plain ones together, the others message by message."""
+    plain: list[tuple[QueueState, Send]] = []
+    special: list[tuple[QueueState, Send]] = []
+    coming: dict[str, int] = {}
+    for op in operations:
+        try:
+            queue = tx.memory.queue(op.queue)
+            amount = len(op.contents)
+            _check(tx, queue, op.contents, coming.get(op.queue, 0))
+        except WindlassError as error:
+            op.error = error
+            continue
+        if op.options is None and op.once is None:
+            if queue.settings.max_length is not None:
+                coming[op.queue] = coming.get(op.queue, 0) + amount
+            plain.append((queue, op))
+        else:
+            special.append((queue, op))
+    if plain:
+        _send_plain(tx, plain)
+    for queue, op in special:
+        try:
+            _check(tx, queue, op.contents, 0)  # again: what went before may have filled the queue
+            op.result = _send_special(tx, queue, op)
+        except WindlassError as error:
+            op.error = error
+
+
+def _check(tx: Transaction, queue: QueueState, contents: Sequence[bytes], coming: int) -> None:
+    settings = queue.settings
+    largest = len(contents[0]) if len(contents) == 1 else max(map(len, contents))
+    if largest > settings.max_message_bytes:
+        raise TooLarge(
+            f"The content has {largest:,} bytes; queue {queue.name!r} takes at most"
+            f" {settings.max_message_bytes:,} (max_message_bytes).",
+            field="content",
+        )
+    if settings.max_length is not None and tx.length(queue) + coming + len(contents) > settings.max_length:
+        raise QueueFull(
+            f"Queue {queue.name!r} holds {tx.length(queue) + coming:,} messages of at most"
+            f" {settings.max_length:,} (max_length). Try again when some have left.",
+            retry_after=1,
+        )
+
+
+def _send_plain(tx: Transaction, sends: Sequence[tuple[QueueState, Send]]) -> None:
+    """Messages without options: their numbers are one run, their rows few statements."""
+    amount = 0
+    for _, op in sends:
+        amount += len(op.contents)
+    first = number = tx.allocate(amount)
+    now, db = tx.now, tx.db
+    single: list[object] = []
+    for queue, op in sends:
+        count = len(op.contents)
+        if count < 8:
+            for n, content in enumerate(op.contents, number):
+                single += (queue.generation, n, n, content)
+        else:
+            db.execute(
+                "INSERT INTO messages (id, generation, seq, at, rank, content)"
+                " SELECT ?1 + rowid, ?2, ?1 + rowid, ?3, 9, value FROM carray(?4)",
+                (number - 1, queue.generation, now, apsw.carray(tuple(op.contents))),
+            )
+        op.result = Sent(queue.number, range(number, number + count))
+        tx.became_ready(queue, count)
+        tx.ins[queue.number] = tx.ins.get(queue.number, 0) + count
+        number += count
+    for start in range(0, len(single), 4 * _ROWS):
+        chunk = single[start : start + 4 * _ROWS]
+        db.execute(values(_PREFIX, _ROW, len(chunk) // 4), (now, *chunk))
+    db.execute(
+        "INSERT INTO ready (generation, rank, seq, id) SELECT generation, rank, seq, id FROM messages"
+        " WHERE id BETWEEN ? AND ?",
+        (first, number - 1),
+    )
+
+
+def _send_special(tx: Transaction, queue: QueueState, op: Send) -> Sent:
+    """Messages with options, or under an Idempotency-Key. Raises before it has written anything."""
+    once = op.once
+    if once is not None:
+        known = tx.db.execute(
+            "SELECT fingerprint, answer FROM answers WHERE key = ? AND until > ?", (once.key, tx.now)
+        ).fetchone()
+        if known is not None:
+            if known[0] != once.fingerprint:
+                raise IdempotencyKeyReused(field="Idempotency-Key")
+            return _decode_sent(known[1])
+        if tx.memory.answers + tx.answers >= MAX_ANSWERS:
+            raise IdempotencyFull(
+                f"{MAX_ANSWERS:,} Idempotency-Keys are remembered, the most there may be; each is kept 24 h.",
+                retry_after=60,
+            )
+    numbers: list[int] = []
+    duplicates: list[bool] = []
+    for content, options in zip(op.contents, op.options or [Options()] * len(op.contents), strict=True):
+        known_number = _known(tx, queue, options.dedup_id)
+        if known_number is None:
+            number = tx.allocate(1)
+            _insert(tx, queue, number, content, options)
+            numbers.append(number)
+        else:
+            numbers.append(known_number)
+        duplicates.append(known_number is not None)
+    sent = Sent(queue.number, numbers, duplicates if any(duplicates) else None)
+    tx.ins[queue.number] = tx.ins.get(queue.number, 0) + len(numbers) - sum(duplicates)
+    if once is not None:
+        tx.db.execute(
+            "INSERT OR REPLACE INTO answers (key, fingerprint, answer, until) VALUES (?, ?, ?, ?)",
+            (once.key, once.fingerprint, _encode(sent), tx.now + ANSWER_KEPT),
+        )
+        tx.answers += 1
+        tx.falls_due(tx.now + ANSWER_KEPT)
+    return sent
+
+
+def _known(tx: Transaction, queue: QueueState, dedup_id: str | None) -> int | None:
+    """The number of the message first sent under this dedup id, inside the window."""
+    if dedup_id is None:
+        return None
+    row = tx.db.execute(
+        "SELECT id FROM dedup WHERE queue = ? AND dedup_id = ? AND until > ?",
+        (queue.number, dedup_id, tx.now),
+    ).fetchone()
+    return row[0] if row else None
+
+
+def _insert(tx: Transaction, queue: QueueState, number: int, content: bytes, options: Options) -> None:
+    now, db, rank = tx.now, tx.db, _PLAIN_RANK - options.priority
+    expires = now + options.ttl if options.ttl is not None else None
+    db.execute(
+        "INSERT INTO messages (id, generation, seq, at, rank, content, grp, headers, expires)"
+        " VALUES (?1, ?2, ?1, ?3, ?4, ?5, ?6, ?7, ?8)",
+        (number, queue.generation, now, rank, content, options.group, options.headers, expires),
+    )
+    if expires is not None:
+        tx.count(queue, EXPIRING, 1)
+        tx.falls_due(expires)
+    if options.dedup_id is not None and queue.settings.dedup_window_seconds > 0:
+        until = now + round(queue.settings.dedup_window_seconds * 1000)
+        db.execute(
+            "INSERT OR REPLACE INTO dedup (queue, dedup_id, id, until) VALUES (?, ?, ?, ?)",
+            (queue.number, options.dedup_id, number, until),
+        )
+        tx.falls_due(until)
+    if options.delay:
+        due = now + options.delay
+        db.execute(
+            "INSERT INTO deliveries (id, generation, state, due) VALUES (?, ?, ?, ?)",
+            (number, queue.generation, int(State.DELAYED), due),
+        )
+        tx.falls_due(due)
+        if options.group is not None:
+            tx.join_group(queue, number, number, options.group)
+        tx.count(queue, State.DELAYED, 1)
+    else:
+        tx.enter(queue, number, number, rank, options.group)

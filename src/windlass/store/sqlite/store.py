@@ -1,0 +1,255 @@
+"""The store on SQLite. Hot verbs hand an operation to the writer; looks go to the readers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+
+from windlass.clock import Clock
+from windlass.message import (
+    Acknowledgement,
+    Life,
+    Message,
+    Once,
+    Options,
+    QueueInfo,
+    Sent,
+    Settled,
+    State,
+)
+from windlass.store.base import Caller, Changes, Key, Store
+from windlass.store.sqlite import administration, counts, files, settling
+from windlass.store.sqlite.memory import Memory, QueueState, decode_settings
+from windlass.store.sqlite.operation import Acknowledge, Receive, Send, Step
+from windlass.store.sqlite.reading import Readers
+from windlass.store.sqlite.transaction import Transaction
+from windlass.store.sqlite.writer import Writer
+
+log = structlog.get_logger("windlass.store")
+
+R = TypeVar("R")
+
+
+class SQLiteStore(Store):
+    """Opens the database of a data directory and takes the directory for itself."""
+
+    def __init__(self, data_dir: Path, *, clock: Clock, synchronous: str = "full") -> None:
+        self.calls: Counter[str] = Counter()
+        self._clock = clock
+        self._lock = files.lock(data_dir)
+        try:
+            self._db = files.open_database(data_dir, synchronous)
+            self._memory = Memory()
+            logged = self._load()
+        except BaseException:
+            self._lock.close()
+            raise
+        self._writer = Writer(self._db, self._memory, clock, logged)
+        self._readers = Readers(
+            lambda: files.connect(data_dir, synchronous, read_only=True), self._memory, clock.now
+        )
+        totals = self._memory.totals
+        log.info(
+            "store_open",
+            path=str(data_dir),
+            queues=len(self._memory.by_name),
+            **{state.name.lower(): totals[state] for state in State},
+        )
+
+    def _load(self) -> set[int]:
+        """Read what memory holds: a row a queue, whatever the number of messages."""
+        db, memory = self._db, self._memory
+        meta = dict(db.execute("SELECT name, value FROM meta"))
+        if "secret" not in meta:
+            meta["secret"] = os.urandom(32)
+            db.execute("INSERT INTO meta (name, value) VALUES ('secret', ?)", (meta["secret"],))
+        self.secret = meta["secret"]
+        memory.next_number = memory.reserved = meta.get("next_number", 1)
+        self._clock.not_before(meta.get("last_time", 0))
+        for number, name, generation, settings, paused, created_at in db.execute(
+            "SELECT id, name, generation, settings, paused, created_at FROM queues"
+        ):
+            memory.put(
+                QueueState(number, name, generation, decode_settings(settings), bool(paused), created_at)
+            )
+        logged = counts.load(db, memory)
+        memory.abandoned = {row[0] for row in db.execute("SELECT generation FROM abandoned_generations")}
+        memory.answers = next(db.execute("SELECT count(*) FROM answers"))[0]
+        self._keys = {
+            key_id: Key(key_id, name, digest, tuple(msgspec.json.decode(scopes)), created_at)
+            for key_id, name, digest, scopes, created_at in db.execute(
+                "SELECT id, name, digest, scopes, created_at FROM keys"
+            )
+        }
+        return logged
+
+    # --- queues -----------------------------------------------------------------------------------
+
+    async def create_queue(self, name: str, settings: Mapping[str, Any]) -> tuple[QueueInfo, bool]:
+        return await self._step(
+            "create_queue", partial(administration.create_queue, name=name, named=settings)
+        )
+
+    async def update_queue(
+        self, name: str, settings: Mapping[str, Any], paused: bool | None = None
+    ) -> QueueInfo:
+        run = partial(administration.update_queue, name=name, changes=settings, paused=paused)
+        return await self._step("update_queue", run)
+
+    async def delete_queue(self, name: str) -> None:
+        await self._step("delete_queue", partial(administration.delete_queue, name=name))
+
+    def queues(self, prefix: str = "", after: str = "", limit: int = 100) -> list[QueueInfo]:
+        names = self._memory.names()
+        second = self._clock.now() // 1000
+        found = []
+        start = max(
+            bisect_right(names, after), bisect_right(names, prefix) - (prefix in self._memory.by_name)
+        )
+        for name in names[start : start + limit]:
+            if not name.startswith(prefix):
+                break
+            found.append(self._memory.by_name[name].info(second))
+        return found
+
+    def queue(self, name: str) -> QueueInfo:
+        return self._memory.queue(name).info(self._clock.now() // 1000)
+
+    def queue_number(self, name: str) -> int:
+        return self._memory.queue(name).number
+
+    def has_queue_number(self, number: int) -> bool:
+        return number in self._memory.by_number
+
+    def totals(self) -> tuple[int, list[int]]:
+        return len(self._memory.by_name), self._memory.totals[: len(State)]
+
+    # --- messages ---------------------------------------------------------------------------------
+
+    def send(
+        self,
+        queue: str,
+        contents: Sequence[bytes],
+        options: Sequence[Options] | None = None,
+        once: Once | None = None,
+    ) -> Awaitable[Sent]:
+        self.calls["send"] += 1
+        future: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
+        self._writer.submit(Send(future, queue, contents, options, once))
+        return future
+
+    def receive(
+        self,
+        queue: str,
+        limit: int = 1,
+        lease: int | None = None,
+        holder: str = "",
+        caller: Caller | None = None,
+    ) -> Awaitable[list[Message]]:
+        self.calls["receive"] += 1
+        future: asyncio.Future[list[Message]] = asyncio.get_running_loop().create_future()
+        self._writer.submit(Receive(future, queue, limit, lease, holder, caller))
+        return future
+
+    def acknowledge(
+        self, queue: str, acknowledgements: Sequence[Acknowledgement]
+    ) -> Awaitable[list[Settled]]:
+        self.calls["acknowledge"] += 1
+        future: asyncio.Future[list[Settled]] = asyncio.get_running_loop().create_future()
+        self._writer.submit(Acknowledge(future, queue, acknowledgements))
+        return future
+
+    def extend(self, queue: str, number: int, delivery: int, lease: int) -> Awaitable[int]:
+        run = partial(settling.extend, name=queue, number=number, delivery=delivery, lease=lease)
+        return self._step("extend", run)
+
+    def release(self, queue: str, number: int, delivery: int, delay: int = 0) -> Awaitable[None]:
+        run = partial(settling.release, name=queue, number=number, delivery=delivery, delay=delay)
+        return self._step("release", run)
+
+    async def cancel(self, queue: str, number: int) -> None:
+        await self._step("cancel", partial(administration.cancel, name=queue, number=number))
+
+    async def purge(self, queue: str) -> int:
+        return await self._step("purge", partial(administration.purge, name=queue))
+
+    async def redrive(self, queue: str, limit: int) -> tuple[int, bool]:
+        moved = 0
+        while moved < limit:  # a bite a commit, so that others get their turn
+            bite, finished = await self._step(
+                "redrive", partial(administration.redrive, name=queue, limit=limit - moved)
+            )
+            moved += bite
+            if finished:
+                return moved, True
+        return moved, False
+
+    # --- looking ----------------------------------------------------------------------------------
+
+    async def peek(self, queue: str, limit: int, state: State = State.READY) -> list[Message]:
+        self.calls["peek"] += 1
+        return await self._readers.peek(queue, limit, state)
+
+    async def find(self, number: int) -> Life | None:
+        self.calls["find"] += 1
+        return await self._readers.find(number)
+
+    async def oldest(self, queue: str) -> int | None:
+        self.calls["oldest"] += 1
+        return await self._readers.oldest(queue)
+
+    async def ping(self) -> None:
+        def touch(tx: Transaction) -> None:
+            tx.set_meta("last_time", tx.now)
+
+        await self._step("ping", touch)
+
+    # --- time and life ----------------------------------------------------------------------------
+
+    async def expire(self) -> int | None:
+        def nothing(tx: Transaction) -> None:
+            """Every commit does a step of upkeep when it is due."""
+
+        if self._writer.upkeep.next <= self._clock.now():
+            await self._step("expire", nothing)
+        moment = self._writer.upkeep.next
+        return moment if moment < 1 << 62 else None
+
+    def listen(self, listener: Callable[[Changes], None]) -> None:
+        self._writer.listen(listener)
+
+    def close(self) -> None:
+        self._writer.close()
+        self._readers.close()
+        self._db.close()
+        self._lock.close()
+        log.info("store_closed")
+
+    # --- keys -------------------------------------------------------------------------------------
+
+    async def add_key(self, key: Key) -> None:
+        await self._step("add_key", partial(administration.add_key, key=key))
+        self._keys[key.id] = key
+
+    async def remove_key(self, key_id: str) -> bool:
+        removed = await self._step("remove_key", partial(administration.remove_key, key_id=key_id))
+        self._keys.pop(key_id, None)
+        return bool(removed)
+
+    def keys(self) -> list[Key]:
+        return list(self._keys.values())
+
+    def _step(self, verb: str, run: Callable[[Transaction], R]) -> Awaitable[R]:
+        self.calls[verb] += 1
+        future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
+        self._writer.submit(Step(future, run))
+        return future

@@ -1,0 +1,234 @@
+"""The one writer thread: requests that arrive while a commit is on its way join the next.
+
+The event loop appends operations and goes on. The writer takes all that is there, runs them as few
+statements in one transaction, commits (one fsync), and hands all answers back in one call to the loop.
+An answer never leaves before the commit. When a transaction fails as a whole, each operation is tried
+again alone, so that one that cannot be done (a disk too full for a large message) does not take the
+others with it.
+"""
+
+from __future__ import annotations
+
+import threading
+from asyncio import AbstractEventLoop
+from collections.abc import Callable, Sequence
+from itertools import groupby
+from queue import SimpleQueue
+from typing import Any
+
+import apsw
+import structlog
+
+from windlass.clock import Clock
+from windlass.errors import StoreClosed, StoreFull, StoreUnavailable, WindlassError
+from windlass.store.base import Changes
+from windlass.store.sqlite import counts
+from windlass.store.sqlite.memory import Memory
+from windlass.store.sqlite.operation import Acknowledge, Operation, Receive, Send, Step
+from windlass.store.sqlite.receiving import receive
+from windlass.store.sqlite.sending import send
+from windlass.store.sqlite.settling import acknowledge
+from windlass.store.sqlite.transaction import Transaction
+from windlass.store.sqlite.upkeep import Upkeep
+
+log = structlog.get_logger("windlass.store")
+
+MAX_COMMIT = 1_024
+"""Operations in one transaction at most."""
+_TIME_EVERY = 1_000
+"""How often the time is noted on disk, ms: a restart's clock begins no earlier."""
+
+
+class Writer:
+    """Owns the only connection that writes."""
+
+    def __init__(self, db: apsw.Connection, memory: Memory, clock: Clock, logged: set[int]) -> None:
+        self._db = db
+        self._memory = memory
+        self._clock = clock
+        self._pending: SimpleQueue[Operation[Any] | None] = SimpleQueue()
+        self._closing = False
+        self._listeners: list[Callable[[Changes], None]] = []
+        self._fold = counts.Fold()
+        self._fold.touched(logged)
+        self._noted = 0
+        self.upkeep = Upkeep(db, memory)
+        self._thread = threading.Thread(target=self._run, name="windlass-writer", daemon=True)
+        self._thread.start()
+
+    def submit(self, operation: Operation[Any]) -> None:
+        """Queue an operation. Called on an event loop; its future is set there."""
+        if self._closing:
+            raise StoreClosed
+        self._pending.put(operation)
+
+    def listen(self, listener: Callable[[Changes], None]) -> None:
+        self._listeners.append(listener)
+
+    def close(self) -> None:
+        """Commit what is queued, then stop. Blocks."""
+        self._closing = True
+        self._pending.put(None)
+        self._thread.join()
+
+    # --- the thread -----------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        get, size = self._pending.get, self._pending.qsize
+        closing = False
+        while not closing:
+            taken = [get()]
+            taken += [get() for _ in range(min(size(), MAX_COMMIT))]
+            operations = [operation for operation in taken if operation is not None]
+            closing = len(operations) < len(taken)
+            if not operations:
+                continue
+            try:
+                self._commit(operations)
+            except Exception as error:  # noqa: BLE001 - the thread must live; the requests get the error
+                log.exception("commit_failed", operations=len(operations))
+                self._answer(operations, None, StoreUnavailable(f"The store failed: {error}"))
+
+    def _commit(self, operations: Sequence[Operation[Any]]) -> None:
+        try:
+            tx, upkept = self._attempt(operations)
+        except (apsw.Error, MemoryError) as error:
+            if len(operations) > 1:
+                for operation in operations:
+                    self._commit([operation])
+                return
+            log.error("write_failed", error=str(error), kind=type(error).__name__)
+            self._answer(operations, None, unavailable(error))
+            return
+        self._took_effect(tx, upkept)
+        self._answer(operations, tx, None)
+
+    def _attempt(self, operations: Sequence[Operation[Any]]) -> tuple[Transaction, Callable[[], None] | None]:
+        """One transaction; begun again without those whose caller went away before the commit."""
+        db = self._db
+        while True:
+            for operation in operations:
+                operation.result = operation.error = None
+            now = self._clock.now()
+            tx = Transaction(db, self._memory, now)
+            db.execute("BEGIN IMMEDIATE")
+            try:
+                upkept = self.upkeep.step(tx) if now >= self.upkeep.next else None
+                for kind, group in groupby(operations, type):
+                    _VERBS[kind](tx, list(group))
+                if any(type(op) is Receive and op.result and op.abandoned for op in operations):
+                    db.execute("ROLLBACK")
+                    continue
+                if now - self._noted >= _TIME_EVERY:
+                    tx.set_meta("last_time", now)
+                if tx.differences:
+                    counts.append(db, self._memory, tx.differences)
+                db.execute("COMMIT")
+            except BaseException:
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
+                raise
+            return tx, upkept
+
+    def _took_effect(self, tx: Transaction, upkept: Callable[[], None] | None) -> None:
+        """The commit is on disk: memory follows."""
+        memory = self._memory
+        memory.next_number, memory.reserved = tx.next_number, tx.reserved
+        memory.answers += tx.answers
+        if tx.now - self._noted >= _TIME_EVERY:
+            self._noted = tx.now
+        second = tx.now // 1000
+        for number, amount in tx.ins.items():
+            memory.by_number[number].ins.add(second, amount)
+        for number, amount in tx.outs.items():
+            memory.by_number[number].outs.add(second, amount)
+        if tx.differences:
+            memory.log_entry += 1
+            for number, differences in tx.differences.items():
+                memory.count(memory.by_number[number], differences)
+            self._fold.touched(tx.differences)
+        for action in tx.on_commit:
+            action()
+        if upkept is not None:
+            upkept()
+        if tx.due is not None:
+            self.upkeep.falls_due(tx.due)
+        if self._fold.due(memory.log_entry):
+            self._fold_counts()
+
+    def _fold_counts(self) -> None:
+        try:
+            with self._db:
+                self._fold.step(self._db, self._memory)
+            self._fold.stepped()
+        except apsw.Error as error:  # the log is still there: next time
+            log.warning("fold_failed", error=str(error))
+
+    # --- answers --------------------------------------------------------------------------------------
+
+    def _answer(
+        self, operations: Sequence[Operation[Any]], tx: Transaction | None, error: WindlassError | None
+    ) -> None:
+        if error is not None:
+            for operation in operations:
+                operation.error = error
+        changes = None
+        if tx is not None and (tx.ready or tx.ended or tx.due is not None):
+            changes = Changes(tx.ready, tx.ended, self.upkeep.next)
+        loop = operations[0].future.get_loop()
+        if all(operation.future.get_loop() is loop for operation in operations):
+            self._deliver_on(loop, operations, changes)
+        else:  # without a lifespan a test client brings a loop for each request
+            for operation in operations:
+                self._deliver_on(operation.future.get_loop(), [operation], changes)
+                changes = None
+
+    def _deliver_on(
+        self, loop: AbstractEventLoop, operations: Sequence[Operation[Any]], changes: Changes | None
+    ) -> None:
+        try:
+            loop.call_soon_threadsafe(self._deliver, operations, changes)
+        except RuntimeError:  # that loop is closed: nobody waits there any more
+            log.debug("loop_closed", operations=len(operations))
+
+    def _deliver(self, operations: Sequence[Operation[Any]], changes: Changes | None) -> None:
+        for operation in operations:
+            future = operation.future
+            if not future.done():
+                if operation.error is not None:
+                    future.set_exception(operation.error)
+                else:
+                    future.set_result(operation.result)
+        if changes is not None:
+            for listener in self._listeners:
+                listener(changes)
+
+
+def _steps(tx: Transaction, operations: Sequence[Step]) -> None:
+    """Each in a savepoint of its own, which is undone where it fails."""
+    for operation in operations:
+        tx.db.execute("SAVEPOINT step")
+        try:
+            operation.result = operation.run(tx)
+        except WindlassError as error:
+            # A verb checks before it writes and counts, so there is nothing in `tx` to take back.
+            tx.db.execute("ROLLBACK TO step")
+            operation.error = error
+        tx.db.execute("RELEASE step")
+
+
+_VERBS: dict[type, Callable[[Transaction, Any], None]] = {
+    Send: send,
+    Receive: receive,
+    Acknowledge: acknowledge,
+    Step: _steps,
+}
+
+
+def unavailable(error: BaseException) -> StoreUnavailable:
+    """What a client is told of a fault of the engine."""
+    if isinstance(error, apsw.FullError):
+        return StoreFull(
+            "The disk is full: nothing was written. Make room; no restart is needed.", retry_after=5
+        )
+    return StoreUnavailable(f"The store could not write: {error}. Nothing was done.", retry_after=1)
