@@ -16,8 +16,11 @@ def client(server: ServerProcess, timeout: float = 30.0) -> httpx.Client:
 
 
 def on_disk(disk: Disk, **environment: str) -> ServerProcess:
-    """A server, not yet started, whose data directory is on a disk that can be harmed."""
-    return ServerProcess(disk.root / "data", environment=disk.environment() | environment)
+    """A server, not yet started, whose data directory, and nothing else, is on a disk that can be harmed."""
+    server = ServerProcess(disk.root / "data", environment=disk.environment() | environment)
+    server.log_path = disk.root.with_name("server.log")
+    server.ready_file = disk.root.with_name("ready")
+    return server
 
 
 def create(http: httpx.Client, queue: str = "q", **settings: Any) -> None:
