@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import Annotated, NoReturn
+from urllib.parse import urlsplit
 
-import httpx
 import typer
 
 from windlass.client import Client, Retry, WindlassError, errors
@@ -110,8 +110,8 @@ def fail(problem: str, hint: str = "") -> NoReturn:
 def _how_to_start(server: str) -> str:
     if server == DEFAULT_URL:
         return "Start one with: windlass serve   (or name another with --server URL)"
-    url = httpx.URL(server)
-    if url.host in ("127.0.0.1", "localhost", "::1") and url.port:
+    url = urlsplit(server)
+    if url.hostname in ("127.0.0.1", "localhost", "::1") and url.port:
         return f"Start one with: windlass serve --port {url.port}"
     return "Is a server running there? The address is from --server or WINDLASS_URL."
 

@@ -52,6 +52,7 @@ def receive(
     batch: Annotated[
         int,
         typer.Option(
+            metavar="N",
             min=1,
             max=MAX_BATCH_MESSAGES,
             help="Messages taken, printed and acknowledged together; more is faster, "
@@ -76,7 +77,7 @@ def receive(
       windlass receive orders
       windlass receive orders --follow | while read -r line; do echo "got $line"; done
       windlass receive orders --all --raw > orders.ndjson
-      windlass receive orders --no-ack --lease 5m --json     (the receipt is in the JSON)
+      windlass receive orders --no-ack --lease 5m --json    # it has the receipt
     """
     if follow and everything:
         raise typer.BadParameter(

@@ -13,15 +13,6 @@ from typing import Annotated
 
 import typer
 from msgspec import structs
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    Progress,
-    SpinnerColumn,
-    TaskProgressColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from windlass.cli.connect import Json, Key, Name, Server, connect, termination_as_interrupt
 from windlass.cli.durations import parse_seconds
@@ -54,18 +45,18 @@ def send(
     ttl: Annotated[
         float | None, typer.Option(parser=parse_seconds, metavar="TIME", help="Let it expire after so long.")
     ] = None,
-    priority: Annotated[int | None, typer.Option(min=0, max=9, help="9 leaves first.")] = None,
+    priority: Annotated[int | None, typer.Option(metavar="0-9", min=0, max=9, help="9 leaves first.")] = None,
     group: Annotated[
-        str | None, typer.Option(help="Messages of one group leave one after the other.")
+        str | None, typer.Option(metavar="NAME", help="Messages of one group leave one after the other.")
     ] = None,
     dedup_id: Annotated[
-        str | None, typer.Option(help="A second send with the same one adds nothing.")
+        str | None, typer.Option(metavar="ID", help="A second send with the same one adds nothing.")
     ] = None,
     header: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="A header; may be repeated.")
     ] = None,
     batch: Annotated[
-        int, typer.Option(min=1, max=MAX_BATCH_MESSAGES, help="Lines sent at once, all or none.")
+        int, typer.Option(metavar="N", min=1, max=MAX_BATCH_MESSAGES, help="Lines sent at once, all or none.")
     ] = MAX_BATCH_MESSAGES,
     server: Server = DEFAULT_URL,
     key: Key = None,
@@ -189,6 +180,17 @@ def _send_batch(client: Client, name: str, batch: Batch, tally: _Tally) -> None:
 @contextmanager
 def _progress(tally: _Tally) -> Iterator[Callable[[], None]]:
     """A bar on stderr while it is a terminal; of the whole when the input is a file, else a count."""
+    # Here, as only a pipe needs them and they take long to import.
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
+
     console = Console(stderr=True)
     about = os.fstat(sys.stdin.fileno())
     total = about.st_size if stat.S_ISREG(about.st_mode) else None

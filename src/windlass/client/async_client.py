@@ -8,9 +8,7 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
-
-import httpx
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from windlass.client import calls, transport
 from windlass.client.async_extender import AsyncExtender
@@ -20,6 +18,9 @@ from windlass.client.errors import WindlassError
 from windlass.client.lease import Leased
 from windlass.client.retry import Attempts, Retry
 from windlass.client.values import QueueInfo, QueueSettings, ServerStatus
+
+if TYPE_CHECKING:
+    import httpx
 
 T = TypeVar("T")
 
@@ -49,6 +50,8 @@ class AsyncClient:
         retry_sends: bool = True,
         httpx_transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
+        import httpx  # here, as it takes a third of a second that `windlass serve` need not spend
+
         self.url = transport.base_url(url)
         self.timeout = timeout
         self.retry = retry or Retry()
@@ -120,6 +123,8 @@ class AsyncClient:
             return value
 
     async def _send(self, call: Call[Any], seconds: float) -> Answer:
+        import httpx
+
         request = transport.request(self._http, call, seconds)
         try:
             return transport.answer(await self._http.send(request))

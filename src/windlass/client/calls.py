@@ -18,6 +18,7 @@ Whether a call may be repeated when its answer was lost, or when the server was 
 
 from __future__ import annotations
 
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
@@ -392,4 +393,5 @@ def _lease_seconds(messages: Sequence[WireMessage], answer: Answer) -> float:
         now = parsedate_to_datetime(answer.headers["date"])
     except (KeyError, ValueError):
         now = datetime.now(UTC)
-    return max(1.0, (messages[0].lease_until - now).total_seconds())
+    # The Date header is cut to whole seconds, which makes the lease look longer; so is this.
+    return max(1.0, float(math.floor((messages[0].lease_until - now).total_seconds())))

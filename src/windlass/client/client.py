@@ -7,9 +7,7 @@ import time
 from collections.abc import Callable
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self, TypeVar, Unpack
-
-import httpx
+from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from windlass.client import calls, transport
 from windlass.client.call import Answer, Call, Plan
@@ -19,6 +17,9 @@ from windlass.client.lease import Leased
 from windlass.client.queue import Queue
 from windlass.client.retry import Attempts, Retry
 from windlass.client.values import QueueInfo, QueueSettings, ServerStatus
+
+if TYPE_CHECKING:
+    import httpx
 
 T = TypeVar("T")
 
@@ -46,6 +47,8 @@ class Client:
         retry_sends: bool = True,
         httpx_transport: httpx.BaseTransport | None = None,
     ) -> None:
+        import httpx  # here, as it takes a third of a second that `windlass serve` need not spend
+
         self.url = transport.base_url(url)
         self.timeout = timeout
         self.retry = retry or Retry()
@@ -117,6 +120,8 @@ class Client:
             return value
 
     def _send(self, call: Call[Any], seconds: float) -> Answer:
+        import httpx
+
         request = transport.request(self._http, call, seconds)
         try:
             return transport.answer(self._http.send(request))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Any
-
-import httpx
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from windlass import __version__
 from windlass.client.call import Answer, Call
 from windlass.client.errors import AnswerLost, BadAnswer, NotSent, Unreachable, WindlassError
+
+if TYPE_CHECKING:
+    import httpx
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 
@@ -19,10 +21,11 @@ def base_url(url: str | None) -> str:
     """The address to use: what was given, else WINDLASS_URL, else the default."""
     chosen = (url or os.environ.get("WINDLASS_URL") or DEFAULT_URL).rstrip("/")
     try:
-        parsed = httpx.URL(chosen)
-    except httpx.InvalidURL as error:
-        raise NotSent(f"{chosen!r} is not an address: {error}") from error
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+        parts = urlsplit(chosen)
+        sound = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        sound = False
+    if not sound:
         raise NotSent(f"{chosen!r} is not an address; it should look like {DEFAULT_URL}")
     return chosen
 
@@ -38,6 +41,8 @@ def headers(key: str | None) -> dict[str, str]:
 
 def request(client: httpx.Client | httpx.AsyncClient, call: Call[Any], timeout: float) -> httpx.Request:
     """The httpx request of `call`; the time it may be held on purpose comes on top of `timeout`."""
+    import httpx
+
     extra = {}
     if call.body is not None:
         extra["content-type"] = "application/json"
@@ -62,6 +67,8 @@ def answer(response: httpx.Response) -> Answer:
 
 def connection_error(error: httpx.HTTPError, url: str) -> WindlassError:
     """What an httpx error means: nothing was sent, or the answer was lost."""
+    import httpx
+
     reason = re.sub(r"^\[Errno -?\d+\] ", "", str(error)) or type(error).__name__
     match error:
         case httpx.ConnectError() | httpx.ConnectTimeout() | httpx.PoolTimeout() | httpx.ProxyError():
