@@ -3,10 +3,12 @@ recovered as far as SQLite's rules go; never a traceback, and never silently emp
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import apsw
 import pytest
 
 from tests.harness import ServerProcess, until
@@ -92,6 +94,27 @@ def test_an_emptied_database_is_not_silently_empty(stopped: Path, tmp_path: Path
     file = database(data_dir)
     truncate(file, 0)
     assert_refuses(ServerProcess(data_dir), str(file))
+
+
+def test_a_log_without_its_database_is_refused(killed: Path, tmp_path: Path) -> None:
+    """SQLite would make a new database and drop the log. Planted: a start that lets it."""
+    data_dir = copy(killed, tmp_path)
+    file = database(data_dir)
+    log = wal(data_dir).read_bytes()
+    file.unlink()
+    assert_refuses(ServerProcess(data_dir), str(file))
+    assert file.with_name(file.name + "-wal").read_bytes() == log
+
+
+def test_a_database_of_a_newer_version_is_refused_unchanged(stopped: Path, tmp_path: Path) -> None:
+    """Planted: a start that uses tables it does not know."""
+    data_dir = copy(stopped, tmp_path)
+    file = database(data_dir)
+    with contextlib.closing(apsw.Connection(str(file))) as newer:
+        newer.execute("INSERT INTO schema_version VALUES (9999, datetime('now'))")
+    before = file.read_bytes()
+    assert_refuses(ServerProcess(data_dir), str(file), "9999")
+    assert file.read_bytes() == before
 
 
 @pytest.mark.parametrize("page", range(2, 40, 3))

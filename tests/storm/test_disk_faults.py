@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import random
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,31 @@ def test_a_failing_disk_fails_the_request_and_loses_nothing(disk: Disk, fault: s
         assert received[-21:] == ["after", *after]
         # A send that was answered 503 should not be there, and at most is.
         assert set(received[20:-21]) <= {f"during {number}" for number in range(5)} | {"after"}
+
+
+def test_a_disk_that_fails_under_load_can_be_started_on_again(disk: Disk) -> None:
+    """Commits of many sizes fail and leave their frames in the log, one over the other; then the server dies.
+
+    Planted: a start that takes what is behind the last whole commit for damage; one that reads on into it.
+    """
+    with on_disk(disk) as server, client(server) as http:
+        create(http)
+        send_all(http, ["before"])
+        disk.control.sync_errno = errno.EIO
+
+        def fail(messages: int) -> int:
+            batch = {"messages": [{"content": f"during {'x' * 1_000}"}] * messages}
+            return http.post("/queues/q/messages", json=batch).status_code
+
+        assert {fail(messages) for messages in (400, 300, 200, 100, 50, 20, 1)} == {503}
+        with ThreadPoolExecutor(8) as pool:
+            assert set(pool.map(fail, range(1, 200, 7))) == {503}
+        server.kill()
+        disk.control.sync_errno = 0
+        server.start()
+        assert peek_all(http)[0] == "before"
+        send_all(http, ["after"])
+        assert receive_all(http)[-1] == "after"
 
 
 def test_a_directory_that_turns_read_only_fails_the_request(disk: Disk) -> None:
