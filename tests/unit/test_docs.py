@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 from windlass import errors
+from windlass.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,3 +73,12 @@ def test_the_table_of_errors_is_the_tree_of_errors() -> None:
         (code, int(status), title) for code, status, title, *_ in rows(ROOT / "docs/reference/errors.md")
     }
     assert documented == {(error.code, error.status, error.title()) for error in errors.tree()}
+
+
+def test_the_table_of_settings_is_the_settings() -> None:
+    documented = [tuple(row) for row in rows(ROOT / "docs/reference/settings.md")]
+    settings = [
+        (name, f"WINDLASS_{name.upper()}", str(field.default).replace("False", "false"), field.description)
+        for name, field in Settings.model_fields.items()
+    ]
+    assert documented == settings
