@@ -10,7 +10,6 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from windlass.client.errors import WindlassError
 from windlass.client.lease import Clock, Watch
 
 if TYPE_CHECKING:
@@ -63,7 +62,7 @@ class AsyncExtender:
         seconds = message.lease_seconds
         try:
             until = await self._extend(message)
-        except WindlassError as error:
+        except Exception as error:  # noqa: BLE001 - the other messages still need their extensions
             if self._watch.failed(message, error):
                 self._report(message, error)
         else:
@@ -78,7 +77,7 @@ class AsyncExtender:
             else:
                 await self.step()
 
-    def _report(self, message: AsyncLeasedMessage, error: WindlassError) -> None:
+    def _report(self, message: AsyncLeasedMessage, error: Exception) -> None:
         log.warning("the lease of %r is lost: %s", message, error)
         if message.on_lost is None:
             return

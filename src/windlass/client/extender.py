@@ -9,7 +9,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from windlass.client.errors import WindlassError
 from windlass.client.lease import Clock, Watch
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class Extender:
             seconds = message.lease_seconds
             try:
                 until = self._extend(message)
-            except WindlassError as error:
+            except Exception as error:  # noqa: BLE001 - the other messages still need their extensions
                 with self._changed:
                     lost = self._watch.failed(message, error)
                 if lost:
@@ -82,7 +81,7 @@ class Extender:
                     return
             self.step()
 
-    def _report(self, message: LeasedMessage, error: WindlassError) -> None:
+    def _report(self, message: LeasedMessage, error: Exception) -> None:
         log.warning("the lease of %r is lost: %s", message, error)
         if message.on_lost is None:
             return

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
-from windlass.client.errors import Conflict, Gone, NotFound, WindlassError
+from windlass.client.errors import Conflict, Gone, NotFound
 from windlass.client.values import Message, WireMessage
 
 Clock = Callable[[], float]
@@ -90,7 +90,7 @@ class Watch(Generic[L]):
         if message.receipt in self._due:
             self.add(message)
 
-    def failed(self, message: L, error: WindlassError) -> bool:
+    def failed(self, message: L, error: Exception) -> bool:
         """An extension failed. True when the lease is lost by that, and the message watched no more.
 
         A message that was settled meanwhile is no loss: its receipt has just been used up. After a

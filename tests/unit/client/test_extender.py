@@ -134,6 +134,23 @@ def test_a_lease_that_nobody_could_extend_is_lost_when_it_has_run_out() -> None:
     assert flags == [False, True]
 
 
+def test_whatever_goes_wrong_with_one_extension_the_others_are_made() -> None:
+    """Planted defect: an error nobody thought of would end the thread, and with it all leases."""
+    script = Script(messages([1, 2]), RuntimeError("unheard of"), extended, extended, ok(), ok())
+    with script.client() as client:
+        extender = by_hand(client)
+        first, second = client.queue("orders").receive_batch(max=2, lease=30)
+        with first, second:
+            script.clock.advance(11)
+            extender.step()
+            script.clock.advance(1)
+            extender.step()
+            assert (first.lost, second.lost) == (False, False)
+    assert [asked for asked in script.asked if asked.startswith("PATCH")] == [
+        f"PATCH /queues/orders/receipts/r{number}" for number in (1, 2, 1)
+    ]
+
+
 def test_extending_by_hand_moves_the_next_extension() -> None:
     script = Script(messages(), extended, ok())
     with script.client() as client:
