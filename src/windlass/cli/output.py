@@ -16,7 +16,8 @@ from windlass.client import LeasedMessage, Message
 
 def print_json(value: Any) -> None:
     """`value` as one JSON document on one line; structs and times are understood."""
-    print(msgspec.json.encode(value).decode())
+    plain = msgspec.to_builtins(value, builtin_types=(datetime,))
+    print(json.dumps(plain, ensure_ascii=False, default=time))
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

@@ -149,12 +149,12 @@ class _Tally:
         note(f"{_messages(self.sent)} sent in {took:.1f} s{known}")
         if self.finished:
             return
-        if self.in_doubt is not None:
-            note(
-                f"Lines {self.next_line} to {self.in_doubt} got no answer: they may be in the queue, or not."
-            )
-        else:
+        if self.in_doubt is None:
             note(f"The first line that is not in the queue is line {self.next_line}.")
+        elif self.in_doubt == self.next_line:
+            note(f"It is not known whether line {self.next_line} is in the queue.")
+        else:
+            note(f"It is not known whether lines {self.next_line} to {self.in_doubt} are in the queue.")
 
 
 def _messages(count: int) -> str:
