@@ -8,7 +8,9 @@ import os
 import pty
 import select
 import signal
+import socket
 import subprocess
+import threading
 from collections.abc import Callable
 
 import pytest
@@ -134,6 +136,24 @@ def test_a_refused_batch_says_which_lines_are_in(server: ServerProcess, run: Run
         "sent": 2, "duplicates": 0, "seconds": 0, "first_unsent_line": 3, "in_doubt_to_line": None,
     }  # fmt: skip
     assert run("receive", queue, "--all").stdout == "a\nb\n"
+
+
+def test_lines_whose_answer_was_lost_are_told_to_be_in_doubt() -> None:
+    """Planted defect: calling them unsent invites the user to send them again, and some come twice."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+        def hang_up() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(1)
+
+        server = threading.Thread(target=hang_up)
+        server.start()
+        done = run_cli("send", "orders", "-", server=url, text="a\nb\nc\n")
+        server.join()
+    assert done.returncode == 1
+    assert "It is not known whether lines 1 to 3 are in the queue." in done.stderr
 
 
 def test_lines_are_sent_while_the_pipe_is_still_open(server: ServerProcess, queue: str) -> None:
