@@ -9,7 +9,7 @@ runs backwards across a restart either.
 from __future__ import annotations
 
 import time
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Protocol
 
 
@@ -68,10 +68,10 @@ def rfc3339(moment: int) -> bytes:
 
     The text of the last second asked for is kept: messages are mostly written in runs of one second.
     """
-    global _second  # noqa: PLW0603 - a cache of one
+    global _second
     seconds, millis = divmod(moment, 1000)
     at, text = _second
     if at != seconds:
-        text = datetime.fromtimestamp(seconds, timezone.utc).strftime("%Y-%m-%dT%H:%M:%S").encode()
+        text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
         _second = (seconds, text)
     return b"%b.%03dZ" % (text, millis)

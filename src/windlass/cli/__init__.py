@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from windlass import __version__
-from windlass.cli import queue, receive, send, status
+from windlass.cli import key, queue, receive, send, serve, status, torture
 
 app = typer.Typer(
     name="windlass",
@@ -34,10 +34,13 @@ def _windlass(
     """A self-hosted work server: durable queues over plain HTTP."""
 
 
+app.command()(serve.serve)
+app.add_typer(key.app, name="key")
 app.command()(send.send)
 app.command()(receive.receive)
 app.command()(status.status)
 app.add_typer(queue.app, name="queue")
+app.command()(torture.torture)
 
 
 def main() -> None:

@@ -1,0 +1,66 @@
+"""windlass serve."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from windlass import logs, settings
+from windlass.errors import WindlassError
+
+
+def serve(
+    host: Annotated[
+        str | None,
+        typer.Option(
+            help="Address to listen on [default: 127.0.0.1]. Another than loopback needs an API key."
+        ),
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Port [default: 8000]; 0 takes a free one.")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="The one directory that holds everything [default: data].")
+    ] = None,
+    log_format: Annotated[str | None, typer.Option(help="console or json [default: console].")] = None,
+    insecure: Annotated[
+        bool | None, typer.Option("--insecure", help="Listen on any address without API keys.")
+    ] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(help="Write the URL to this file once requests are accepted.")
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="A TOML file of settings [default: windlass.toml, if there is one].",
+            envvar="WINDLASS_CONFIG",
+        ),
+    ] = None,
+    synchronous: Annotated[str | None, typer.Option(hidden=True)] = None,
+) -> None:
+    """Run the server until it is told to stop (SIGTERM, Ctrl-C).
+
+    Options win over WINDLASS_* variables (WINDLASS_PORT=9000), and those over the TOML file.
+
+    Example: windlass serve --data-dir /var/lib/windlass --port 8000
+    """
+    import os
+
+    if config is not None:
+        os.environ["WINDLASS_CONFIG"] = str(config)
+    try:
+        wanted = settings.read(
+            host=host,
+            port=port,
+            data_dir=data_dir,
+            log_format=log_format,
+            insecure=insecure,
+            synchronous=synchronous,
+        )
+        logs.configure(wanted.log_format)
+        from windlass.server.run import serve as run  # the client commands need none of it
+
+        run(wanted, ready_file)
+    except WindlassError as error:
+        typer.echo(f"windlass: {error.detail}", err=True)
+        raise typer.Exit(1) from None

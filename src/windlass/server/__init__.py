@@ -1,0 +1,1 @@
+"""The HTTP server: one file a face, wired together in app.py."""

@@ -1,0 +1,217 @@
+"""The whole server as one ASGI application: opened by its lifespan, or by its first request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from windlass import __version__
+from windlass.clock import Clock, SystemClock
+from windlass.errors import (
+    BadRequest,
+    Invalid,
+    MethodNotAllowed,
+    NotFound,
+    WindlassError,
+)
+from windlass.queues import Queues
+from windlass.server import docs_page, problems, queue_admin, queue_docs, status_api
+from windlass.server.auth import Door
+from windlass.server.body import Reading, check_json
+from windlass.server.queue_api import QueueApi, ReceiveEvent, Scope, SendEvent, reply
+from windlass.settings import Settings
+from windlass.store import Store, open_store
+
+log = structlog.get_logger("windlass.server")
+
+_LOOKED_AT = frozenset(
+    {
+        b"host", b"origin", b"sec-fetch-site", b"authorization", b"idempotency-key", b"content-length",
+        b"transfer-encoding",
+    }
+)  # fmt: skip
+_OPEN_PATHS = frozenset({"/health", "/openapi.json", "/docs"})
+_WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
+
+
+class Windlass:
+    """The ASGI application. The lean lane for hot routes is here; all else goes to FastAPI."""
+
+    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+        self.settings = settings
+        self._clock = clock or SystemClock()
+        self._opened = False
+
+    def open(self) -> None:
+        """Open the store and wire everything, once. Raises StartError."""
+        if self._opened:
+            return
+        self.store: Store = open_store(
+            self.settings.data_dir, clock=self._clock, synchronous=self.settings.synchronous
+        )
+        self.queues = Queues(self.store, self._clock)
+        self.door = Door(self.store.keys(), insecure=self.settings.insecure)
+        self._reading = Reading(self.settings.body_timeout)
+        self._lean = QueueApi(self.queues, self._reading).routes
+        self.api = _ordinary(self.queues)
+        self._opened = True
+
+    async def close(self) -> None:
+        """Let everybody who waits go, commit what is under way, close."""
+        if self._opened:
+            self.release_waiters()
+            await self.queues.reaper.stop()
+            self.store.close()
+            self._opened = False
+
+    def release_waiters(self) -> None:
+        """Answer all long polls now with what they have: nothing."""
+        if self._opened:
+            self.queues.release_waiters()
+
+    async def __call__(self, scope: Scope, receive: ReceiveEvent, send: SendEvent) -> None:
+        kind = scope["type"]
+        if kind == "http":
+            if not self._opened:
+                self.open()
+            try:
+                await self._serve(scope, receive, send)
+            except WindlassError as error:
+                await _refuse(send, error)
+        elif kind == "lifespan":
+            await self._lifespan(receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _serve(self, scope: Scope, receive: ReceiveEvent, send: SendEvent) -> None:
+        headers = {name: value for name, value in scope["headers"] if name in _LOOKED_AT}
+        path: str = scope["path"]
+        parts = path.split("/", 4)
+        lean = None
+        if len(parts) >= 4 and parts[1] == "queues":
+            part = parts[3] + "/" if len(parts) == 5 else parts[3]
+            lean = self._lean.get((scope["method"], part))
+        if lean is not None:
+            principal = self.door.enter(headers, scope)
+            status, body = await lean(scope, receive, headers, principal, parts[2], parts[-1])
+            await reply(send, status, body)
+            return
+        await self._ordinary(scope, receive, send, headers, path)
+
+    async def _ordinary(
+        self, scope: Scope, receive: ReceiveEvent, send: SendEvent, headers: dict[bytes, bytes], path: str
+    ) -> None:
+        if path not in _OPEN_PATHS and not path.startswith("/docs/"):
+            scope["windlass.principal"] = self.door.enter(headers, scope)
+        if scope["method"] in _WITH_BODY:
+            body = await self._reading.read(receive)
+            if body.strip():
+                check_json(body)
+            receive = _replay(body, receive)
+            # JSON is read whatever the Content-Type says.
+            scope["headers"] = [
+                (name, value) for name, value in scope["headers"] if name != b"content-type"
+            ] + [(b"content-type", b"application/json")]
+        await self.api(scope, receive, _no_store(send) if scope["method"] == "GET" else send)
+
+    async def _lifespan(self, receive: ReceiveEvent, send: SendEvent) -> None:
+        await receive()
+        try:
+            self.open()
+            self.queues.reaper.start()
+        except WindlassError as error:
+            await send({"type": "lifespan.startup.failed", "message": error.detail})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.close()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def _replay(body: bytes, receive: ReceiveEvent) -> ReceiveEvent:
+    """`receive` with a body that was read already."""
+    sent = False
+
+    async def again() -> Any:
+        nonlocal sent
+        if sent:
+            return await receive()
+        sent = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _no_store(send: SendEvent) -> SendEvent:
+    async def sending(event: dict[str, Any]) -> None:
+        if event["type"] == "http.response.start" and all(
+            name != b"cache-control" for name, _ in event["headers"]
+        ):
+            event["headers"] = [*event["headers"], (b"cache-control", b"no-store")]
+        await send(event)
+
+    return sending
+
+
+async def _refuse(send: SendEvent, error: WindlassError) -> None:
+    status, headers, body = problems.response(error)
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def _ordinary(queues: Queues) -> FastAPI:
+    """The FastAPI application behind the lean lane."""
+    api = FastAPI(
+        title="Windlass",
+        version=__version__,
+        summary="Durable queues over plain HTTP.",
+        docs_url=None,
+        redoc_url=None,
+    )
+    api.include_router(queue_admin.router(queues))
+    api.include_router(status_api.router(queues))
+    docs_page.mount(api)
+    queue_docs.describe(api)
+
+    @api.exception_handler(WindlassError)
+    async def windlass_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, WindlassError)
+        return _problem(error)
+
+    @api.exception_handler(RequestValidationError)
+    async def validation_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        where = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+        return _problem(Invalid(f"{first['msg']}.", field=".".join(where)[:200] or "body"))
+
+    @api.exception_handler(HTTPException)
+    async def http_error(_: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        kinds: dict[int, Callable[[], WindlassError]] = {
+            404: lambda: NotFound("There is no such page. /docs lists what there is."),
+            405: lambda: MethodNotAllowed("/docs lists what there is."),
+        }
+        made = kinds.get(error.status_code, lambda: BadRequest(str(error.detail)))()
+        response = _problem(made)
+        response.headers.update(error.headers or {})
+        return response
+
+    @api.exception_handler(Exception)
+    async def fault(_: Request, error: Exception) -> Response:
+        log.error("fault", exc_info=error)
+        return _problem(WindlassError("This is a fault of Windlass itself; the log has the details."))
+
+    return api
+
+
+def _problem(error: WindlassError) -> Response:
+    status, headers, body = problems.response(error)
+    response = Response(body, status)
+    response.raw_headers = headers
+    return response

@@ -1,0 +1,142 @@
+"""Who may come in: API keys, and the browser's origin.
+
+A key is `wk_<id>_<secret>`; the store holds the SHA-256 of the whole. 256 random bits need no slow hash,
+and a look-up by digest takes no time that depends on the secret. A request costs one hash and two
+dictionary look-ups.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from hashlib import sha256
+from typing import Any
+from urllib.parse import urlsplit
+
+from windlass.errors import Forbidden, ForeignOrigin, Invalid, Unauthenticated
+from windlass.store import Key
+
+SEND, RECEIVE, ADMIN = "send", "receive", "admin"
+_SCOPE = re.compile(r"^(?:all|(?:send|receive|admin):[A-Za-z0-9*][A-Za-z0-9._-]{0,127}\*?)\Z")
+_REMEMBERED = 10_000
+
+
+def new_key(name: str, scopes: Iterable[str], now: int) -> tuple[Key, str]:
+    """A fresh key and its text, which is shown once. Raises Invalid for a scope that is none."""
+    wanted = tuple(scopes)
+    for scope in wanted:
+        if not _SCOPE.match(scope):
+            raise Invalid(
+                f"{scope!r} is no scope. Use all, or send:QUEUE, receive:QUEUE or admin:QUEUE, where QUEUE may end in *.",
+                field="scope",
+            )
+    if not wanted:
+        raise Invalid("A key needs a scope, or it opens nothing: try --scope all.", field="scope")
+    key_id = secrets.token_hex(4)
+    text = f"wk_{key_id}_{secrets.token_urlsafe(32)}"
+    return Key(key_id, name or key_id, sha256(text.encode()).digest(), wanted, now), text
+
+
+class Principal:
+    """Who asks, and what they may do."""
+
+    __slots__ = ("_known", "_scopes", "name")
+
+    def __init__(self, name: str, scopes: Iterable[str]) -> None:
+        self.name = name
+        self._scopes = tuple(scopes)
+        self._known: dict[tuple[str, str], bool] = {}
+
+    def may(self, action: str, queue: str) -> bool:
+        """True where a scope covers `action` (SEND, RECEIVE, ADMIN) on `queue`."""
+        known = self._known.get((action, queue))
+        if known is None:
+            known = any(_covers(scope, action, queue) for scope in self._scopes)
+            if len(self._known) < _REMEMBERED:
+                self._known[action, queue] = known
+        return known
+
+    def demand(self, action: str, queue: str) -> None:
+        """Raise Forbidden where may() says no."""
+        if not self.may(action, queue):
+            raise Forbidden(f"This key's scopes do not cover {action}:{queue}.")
+
+
+def _covers(scope: str, action: str, queue: str) -> bool:
+    if scope == "all":
+        return True
+    granted, _, pattern = scope.partition(":")
+    if granted != action:
+        return False
+    return queue.startswith(pattern[:-1]) if pattern.endswith("*") else queue == pattern
+
+
+ANYBODY = Principal("", ["all"])
+
+
+class Door:
+    """Looks at a request's headers before anything else does."""
+
+    def __init__(self, keys: Iterable[Key], *, insecure: bool = False) -> None:
+        self._insecure = insecure
+        self._hosts: set[bytes] = set()
+        self.load(keys)
+
+    def load(self, keys: Iterable[Key]) -> None:
+        """Take over the keys that there are now."""
+        self._by_digest = {key.digest: Principal(key.name, key.scopes) for key in keys}
+
+    @property
+    def open(self) -> bool:
+        """True while no key exists: then whoever reaches this address may come in."""
+        return not self._by_digest
+
+    def enter(self, headers: Mapping[bytes, bytes], scope: Mapping[str, Any]) -> Principal:
+        """Who asks. Raises Unauthenticated, ForeignOrigin."""
+        host = headers.get(b"host", b"")
+        if b"origin" in headers or b"sec-fetch-site" in headers:
+            _check_origin(headers, host)
+        if self._by_digest:
+            authorization = headers.get(b"authorization", b"")
+            if authorization[:7].lower() == b"bearer ":
+                principal = self._by_digest.get(sha256(authorization[7:]).digest())
+                if principal is not None:
+                    return principal
+            raise Unauthenticated(
+                "Send an API key as `Authorization: Bearer wk_...`. Make one with `windlass key create --scope all`."
+            )
+        if host not in self._hosts:
+            self._check_host(host, scope)
+        return ANYBODY
+
+    def _check_host(self, host: bytes, scope: Mapping[str, Any]) -> None:
+        """Without keys, a name that a web page chose (DNS rebinding) must not lead here."""
+        name = urlsplit(f"//{host.decode('latin-1')}").hostname or ""
+        here = (scope.get("server") or ("",))[0]
+        if not (self._insecure or not host or name == here or is_loopback(name)):
+            raise ForeignOrigin(
+                f"Without API keys this server answers to localhost only, not to Host {name[:100]!r}."
+                " Make a key with `windlass key create`."
+            )
+        if len(self._hosts) < _REMEMBERED:
+            self._hosts.add(host)
+
+
+def _check_origin(headers: Mapping[bytes, bytes], host: bytes) -> None:
+    if headers.get(b"sec-fetch-site") == b"cross-site":
+        raise ForeignOrigin
+    origin = headers.get(b"origin")
+    if origin is not None and origin.partition(b"://")[2].lower() != host.lower():
+        raise ForeignOrigin
+
+
+def is_loopback(host: str) -> bool:
+    """True for localhost and the loopback addresses."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

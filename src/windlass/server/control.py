@@ -1,0 +1,103 @@
+"""The Unix socket in the data directory (mode 0600): what only the directory's owner may ask a live server.
+
+One line of JSON each way. `{"do": "create_key", "name": ..., "scopes": [...]}` answers `{"key": ...}`,
+`{"do": "list_keys"}` and `{"do": "revoke_key", "id": ...}` likewise; an error is `{"error": ...}`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from windlass.errors import NotFound, WindlassError
+from windlass.server.app import Windlass
+from windlass.server.auth import new_key
+
+SOCKET = "windlass.sock"
+_MOST = 64 * 1024
+
+
+@contextlib.contextmanager
+def address(data_dir: Path) -> Iterator[str]:
+    """The socket's address, short enough for the kernel (108 bytes) however deep the directory is."""
+    folder = os.open(data_dir, os.O_RDONLY)
+    try:
+        path = str(data_dir / SOCKET)
+        yield path if len(os.fsencode(path)) < 100 else f"/proc/self/fd/{folder}/{SOCKET}"
+    finally:
+        os.close(folder)
+
+
+async def listen(app: Windlass) -> asyncio.AbstractServer:
+    """Serve the socket until the server is closed."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, ValueError, asyncio.LimitOverrunError):
+            answer: dict[str, Any]
+            try:
+                answer = await act(app, msgspec.json.decode(await reader.readline()))
+            except WindlassError as error:
+                answer = {"error": error.detail}
+            except (msgspec.DecodeError, KeyError, TypeError, AttributeError) as error:
+                answer = {"error": f"That is no command: {error}"}
+            writer.write(msgspec.json.encode(answer) + b"\n")
+            await writer.drain()
+        writer.close()
+
+    with address(app.settings.data_dir) as path:
+        with contextlib.suppress(FileNotFoundError):
+            Path(path).unlink()
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(path)
+        finally:
+            os.umask(mask)
+    listener.setblocking(False)
+    return await asyncio.start_unix_server(serve, sock=listener, limit=_MOST)
+
+
+async def act(app: Windlass, command: dict[str, Any]) -> dict[str, Any]:
+    """Carry out one command."""
+    store = app.store
+    if command["do"] == "create_key":
+        key, text = new_key(command.get("name", ""), command["scopes"], app.queues.clock.now())
+        await store.add_key(key)
+        app.door.load(store.keys())
+        return {"key": text, "id": key.id, "name": key.name, "scopes": key.scopes}
+    if command["do"] == "list_keys":
+        return {
+            "keys": [
+                {"id": key.id, "name": key.name, "scopes": key.scopes, "created_at": key.created_at}
+                for key in store.keys()
+            ]
+        }
+    if command["do"] == "revoke_key":
+        if not await store.remove_key(command["id"]):
+            raise NotFound(f"There is no key {command['id']!r}.")
+        app.door.load(store.keys())
+        return {"revoked": command["id"]}
+    raise NotFound(f"There is no command {command['do']!r}.")
+
+
+def ask(data_dir: Path, command: dict[str, Any]) -> dict[str, Any] | None:
+    """Send a command to the server that lives on `data_dir`; None where there is none."""
+    if not (data_dir / SOCKET).exists():
+        return None
+    with address(data_dir) as path, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(10)
+        try:
+            connection.connect(path)
+        except (ConnectionRefusedError, FileNotFoundError):
+            return None  # left behind by a server that was killed
+        connection.sendall(msgspec.json.encode(command) + b"\n")
+        with connection.makefile("rb") as answer:
+            result: dict[str, Any] = msgspec.json.decode(answer.readline())
+            return result

@@ -1,0 +1,142 @@
+"""The shapes of the ordinary routes' bodies and answers, as `/openapi.json` shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from windlass.clock import rfc3339
+from windlass.message import MAX_BATCH_BYTES, MAX_LEASE, MAX_SECONDS, QueueInfo
+
+Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
+Name = Annotated[str, Field(max_length=128)]
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class QueueSettingsBody(Strict):
+    """A queue's settings; those left out keep their value, or the default of a new queue."""
+
+    lease_seconds: Annotated[float, Field(gt=0, le=MAX_LEASE, allow_inf_nan=False)] = 30
+    max_deliveries: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    dead_letter: Name | None = None
+    max_length: Annotated[int, Field(ge=1, le=1_000_000_000_000)] | None = None
+    max_message_bytes: Annotated[int, Field(ge=1, le=MAX_BATCH_BYTES)] = 1024 * 1024
+    retention_seconds: Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)] | None = None
+    dedup_window_seconds: Seconds = 300
+    history_seconds: Seconds = 0
+    outcome_ttl_seconds: Seconds = 3600
+
+    def named(self) -> dict[str, Any]:
+        """The settings that the request names."""
+        return self.model_dump(exclude_unset=True, exclude={"name"})
+
+
+class NewQueue(QueueSettingsBody):
+    """A queue to create."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "orders", "lease_seconds": 60}]})
+
+    name: Annotated[
+        str, Field(description="1 to 128 of A-Z a-z 0-9 . _ -, beginning with a letter or digit.")
+    ]
+
+
+class Queue(BaseModel):
+    """A queue and its settings."""
+
+    name: str
+    lease_seconds: float
+    max_deliveries: int | None
+    dead_letter: str | None
+    max_length: int | None
+    max_message_bytes: int
+    retention_seconds: float | None
+    dedup_window_seconds: float
+    history_seconds: float
+    outcome_ttl_seconds: float
+    paused: bool
+    created_at: str
+    ready: int
+    delayed: int
+    leased: int
+    blocked: int
+    dead: int
+    in_rate: float = Field(description="Messages a second that came in, over the last minute.")
+    out_rate: float = Field(description="Messages a second that left, over the last minute.")
+
+
+class QueueDetail(Queue):
+    oldest_age_seconds: float | None = Field(description="Age of the oldest ready message.")
+
+
+class QueuePage(BaseModel):
+    queues: list[Queue]
+    next: str | None = Field(description="Ask again with after=next; null: that was all.")
+
+
+class Purged(BaseModel):
+    purged: int
+
+
+class RedriveBody(Strict):
+    max: Annotated[int, Field(ge=1, le=10_000)] = 10_000
+
+
+class Redriven(BaseModel):
+    redriven: int
+    done: bool = Field(description="False: there may be more, call again.")
+
+
+class Problem(BaseModel):
+    """RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str
+    field: str | None = None
+
+
+class Status(BaseModel):
+    status: str
+    version: str
+    uptime_seconds: float
+    queues: int
+    messages: int
+    states: dict[str, int]
+    waiting: int = Field(description="Long polls that wait now.")
+    store_calls: dict[str, int] = Field(description="Calls of each store verb since the start.")
+    detail: str | None = None
+
+
+class Health(BaseModel):
+    status: str
+    live: bool
+    ready: bool
+    parts: dict[str, str]
+
+
+def queue_of(info: QueueInfo) -> Queue:
+    return Queue(**_fields(info))
+
+
+def detail_of(info: QueueInfo, oldest: int | None, now: int) -> QueueDetail:
+    age = max(0, now - oldest) / 1000 if oldest is not None else None
+    return QueueDetail(**_fields(info), oldest_age_seconds=age)
+
+
+def _fields(info: QueueInfo) -> dict[str, Any]:
+    settings = info.settings
+    return {
+        **{name: getattr(settings, name) for name in settings.__struct_fields__},
+        **{name: getattr(info, name) for name in _INFO},
+        "created_at": rfc3339(info.created_at).decode(),
+    }
+
+
+_INFO = ("name", "paused", "ready", "delayed", "leased", "blocked", "dead", "in_rate", "out_rate")

@@ -1,0 +1,119 @@
+"""Running the application under uvicorn: ready line, graceful stop, limits."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import resource
+import socket
+from pathlib import Path
+
+import structlog
+import uvicorn
+
+from windlass import __version__
+from windlass.errors import StartError
+from windlass.server import control
+from windlass.server.app import Windlass
+from windlass.server.auth import is_loopback
+from windlass.settings import Settings
+
+log = structlog.get_logger("windlass.server")
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with what is ours at the start and at the stop."""
+
+    def __init__(self, config: uvicorn.Config, app: Windlass, ready_file: Path | None) -> None:
+        super().__init__(config)
+        self._app = app
+        self._ready_file = ready_file
+        self._control: asyncio.AbstractServer | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.should_exit:
+            return
+        with contextlib.suppress(OSError):
+            self._control = await control.listen(self._app)
+        host, port = self.servers[0].sockets[0].getsockname()[:2]
+        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        log.info("ready", message=f"Windlass {__version__} is ready on {url}", url=url, docs=f"{url}/docs")
+        if self._ready_file is not None:
+            part = self._ready_file.with_name(self._ready_file.name + ".part")
+            part.write_text(url)
+            part.replace(self._ready_file)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        log.info("stopping", waiting=len(self._app.queues.lines))
+        if self._control is not None:
+            self._control.close()
+            with contextlib.suppress(OSError):
+                (self._app.settings.data_dir / control.SOCKET).unlink()
+        self._app.release_waiters()
+        await super().shutdown(sockets)
+        log.info("stopped")
+
+
+def serve(settings: Settings, ready_file: Path | None = None) -> None:
+    """Serve until SIGTERM or SIGINT. Raises StartError."""
+    app = Windlass(settings)
+    listener = _listen(settings)
+    try:
+        app.open()
+        if app.door.open and not settings.insecure and not is_loopback(settings.host):
+            raise StartError(
+                f"{settings.host} can be reached from other machines and there is no API key."
+                f" Make one with `windlass key create --scope all --data-dir {settings.data_dir}`,"
+                " or say --insecure to let everybody in."
+            )
+        _more_files()
+        config = uvicorn.Config(
+            app,
+            loop="uvloop",
+            http="httptools",
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            timeout_keep_alive=75,
+            timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
+            backlog=4096,
+        )
+        Server(config, app, ready_file).run(sockets=[listener])
+    finally:
+        listener.close()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    """Take the port before anything is opened, so that a taken one is a plain word."""
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise StartError(
+            f"The host {settings.host!r} is no address of this machine: {error.strerror}."
+        ) from error
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(where)
+    except OSError as error:
+        listener.close()
+        raise StartError(
+            f"Port {settings.port} on {settings.host} cannot be used: {error.strerror}."
+            " Stop what runs there, or name another with --port (0 takes a free one)."
+        ) from error
+    listener.set_inheritable(True)
+    return listener
+
+
+def _more_files() -> None:
+    """Ten thousand clients are ten thousand files: take all that the system lets us have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = hard if hard != resource.RLIM_INFINITY else 1_048_576
+    if soft < wanted:
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))

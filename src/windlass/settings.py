@@ -1,0 +1,80 @@
+"""All settings of the server, read once: options, then WINDLASS_* variables, then a TOML file."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from windlass.errors import StartError
+
+DEFAULT_FILE = "windlass.toml"
+
+
+class Settings(BaseSettings):
+    """How one server process runs. Frozen: read at the start, never changed."""
+
+    model_config = SettingsConfigDict(env_prefix="WINDLASS_", frozen=True, extra="ignore")
+
+    host: str = Field("127.0.0.1", description="Address to listen on. Another than loopback needs API keys.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
+    data_dir: Path = Field(Path("data"), description="The one directory that holds everything.")
+    log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
+    insecure: bool = Field(False, description="Listen on any address without API keys.")
+    synchronous: Literal["full", "off"] = Field(
+        "full",
+        description="off: answers do not wait for the disk, and a power cut loses messages. For tests.",
+    )
+    body_timeout: float = Field(30, gt=0, description="Seconds in which a request's body must arrive.")
+    drain_timeout: float = Field(10, ge=0, description="Seconds that a stop waits for requests under way.")
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=_file())
+
+
+def _file() -> dict[str, Any]:
+    """The TOML file named by WINDLASS_CONFIG, or windlass.toml here if there is one. Raises StartError."""
+    named = os.environ.get("WINDLASS_CONFIG")
+    path = Path(named or DEFAULT_FILE)
+    if not named and not path.exists():
+        return {}
+    try:
+        table = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise StartError(f"The settings file {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StartError(f"The settings file {path} is not TOML: {error}.") from error
+    unknown = sorted(set(table) - set(Settings.model_fields))
+    if unknown:
+        known = ", ".join(Settings.model_fields)
+        raise StartError(
+            f"The settings file {path} names {unknown[0]!r}, which is no setting. Known: {known}."
+        )
+    return table
+
+
+def read(**options: Any) -> Settings:
+    """Read the settings; `options` that are None were not given. Raises StartError naming the culprit."""
+    try:
+        return Settings(**{name: value for name, value in options.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise StartError(f"The setting {name} is wrong: {first['msg']} (got {first['input']!r}).") from error
