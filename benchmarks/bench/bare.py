@@ -8,18 +8,18 @@ from typing import Any
 Message = MutableMapping[str, Any]
 Answer = tuple[Message, Message]
 
-_ID = "A" * 43
+_ID = "A" * 32
 _SENT = b'{"id":"%s","duplicate":false}' % _ID.encode()
 _MESSAGE = (
     b'{"id":"%s","content":"%s","enqueued_at":"2026-01-01T00:00:00.000Z","deliveries":1,"priority":0,'
     b'"group":null,"headers":{}' % (_ID.encode(), b"bench ".ljust(100, b"x"))
 )
-_LEASE = b',"receipt":"%s","lease_until":"2026-01-01T00:00:30.000Z"' % (b"B" * 43)
+_LEASE = b',"receipt":"%s","lease_until":"2026-01-01T00:00:30.000Z"' % (b"B" * 36)
 
 
 def _answer(status: int, body: bytes) -> Answer:
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))] if body else []
-    if status == 200:
+    if body:
         headers.append((b"cache-control", b"no-store"))
     return (
         {"type": "http.response.start", "status": status, "headers": headers},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from bench.environment import disk_flushes
@@ -50,7 +51,7 @@ def measure(
         queues=queues,
         batch=batch,
     )
-    before = held(server, queues) if checked else 0
+    before = at_rest(server, queues) if checked else 0
     flushes = disk_flushes()
     cpu_before = server.process.cpu_seconds()
     run = run_wrk(
@@ -66,7 +67,7 @@ def measure(
     cpu = server.process.cpu_seconds() - cpu_before
     flushes = disk_flushes() - flushes
     if checked:
-        verify(operation, run, before, held(server, queues), connections=connections, batch=batch)
+        verify(operation, run, before, at_rest(server, queues), connections=connections, batch=batch)
     return Measured(
         run.rate,
         {
@@ -94,6 +95,16 @@ def held(server: Windlass, queues: int = 0) -> int:
     if queues == 0:
         return sum(server.api.counts("bench").values())
     return sum(int(count) for count in server.api.status()["states"].values())
+
+
+def at_rest(server: Windlass, queues: int = 0) -> int:
+    """`held`, once the requests that wrk left under way are done."""
+    found = held(server, queues)
+    while True:
+        time.sleep(0.1)
+        before, found = found, held(server, queues)
+        if before == found:
+            return found
 
 
 def verify(operation: str, run: WrkRun, before: int, after: int, *, connections: int, batch: int) -> None:

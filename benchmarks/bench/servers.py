@@ -14,7 +14,16 @@ from bench.api import Api
 from bench.processes import BenchmarkError, Process, free_port, scratch_directory
 
 BENCH_ROOT = Path(__file__).resolve().parents[1]
-UVICORN = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "warning")
+UVICORN = (
+    "--loop",
+    "uvloop",
+    "--http",
+    "httptools",
+    "--no-access-log",
+    "--log-level",
+    "warning",
+    "--no-server-header",
+)
 
 
 class Windlass:
