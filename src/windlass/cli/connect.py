@@ -72,10 +72,17 @@ def connect(server: str, key: str | None) -> Iterator[Client]:
 
 
 class _Remarks(logging.Handler):
-    """What the client has to say, such as that it tries again, goes to the person at the terminal."""
+    """What the client has to say, such as that it tries again, goes to the person at the terminal, once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._last = ""
 
     def emit(self, record: logging.LogRecord) -> None:
-        typer.echo(f"windlass: {record.getMessage()}", err=True)
+        text = record.getMessage()
+        if text != self._last:
+            typer.echo(f"windlass: {text}", err=True)
+            self._last = text
 
 
 def _drop_output() -> None:
@@ -131,11 +138,8 @@ def advice(error: WindlassError, server: str) -> tuple[str, str]:
                 text,
                 "Give a key with --key or WINDLASS_KEY; the server's owner makes one: windlass key create",
             )
-        case errors.Forbidden() if error.code == "forbidden":
-            return (
-                text,
-                "This key's scopes do not cover it; a new one is made with: windlass key create --scope ...",
-            )
+        case errors.Forbidden() if "scope" in text:
+            return text, "A key that may do it is made on the server: windlass key create --scope ..."
         case errors.QueueNotFound():
             return text, "See what there is: windlass queue list   Make one: windlass queue create NAME"
         case errors.QueueExists():

@@ -104,7 +104,7 @@ class AsyncClient:
                 return attempts.read(await self._send(attempts.call, self.timeout))
             except WindlassError as error:
                 pause = attempts.pause_after(error)
-                log.info("%s; trying again", error)
+                log.info("trying again: %s", error)
             await self._sleep(pause)
 
     async def follow(self, plan: Plan[T]) -> T:

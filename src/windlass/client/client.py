@@ -101,7 +101,7 @@ class Client:
                 return attempts.read(self._send(attempts.call, self.timeout))
             except WindlassError as error:
                 pause = attempts.pause_after(error)
-                log.info("%s; trying again", error)
+                log.info("trying again: %s", error)
             self._sleep(pause)
 
     def follow(self, plan: Plan[T]) -> T:

@@ -90,7 +90,7 @@ class Problem(WindlassError):
         field: str | None = None,
         retry_after: float | None = None,
     ) -> None:
-        super().__init__(detail)
+        super().__init__(f"{field}: {detail}" if field and field not in detail else detail)
         self.status = status
         self.code = code
         self.detail = detail

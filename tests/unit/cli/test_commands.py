@@ -233,7 +233,7 @@ def test_purge_delete_pause_resume_redrive(terminal: Terminal) -> None:
         (httpx.ReadError("reset"), "may have been done, or not"),
         (httpx.Response(200, text="<html>"), "the address of a Windlass server"),
         (problem(401, "unauthenticated", "a key is needed"), "windlass key create"),
-        (problem(403, "forbidden", "not yours"), "--scope"),
+        (problem(403, "forbidden", "This key's scopes do not cover it."), "--scope"),
         (problem(404, "queue_not_found", "no queue orders"), "windlass queue list"),
         (problem(409, "queue_in_use", "named by b"), "--dead-letter none"),
         (problem(503, "store_unavailable", "disk full"), "its log says more"),

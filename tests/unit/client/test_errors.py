@@ -46,7 +46,13 @@ def test_each_code_has_its_error(status: int, code: str, kind: type[errors.Probl
     assert type(error) is kind
     assert isinstance(error, errors.Problem)
     assert (error.status, error.code, error.field, error.retry_after) == (status, code, "content", 3.0)
-    assert str(error) == error.detail == "that is wrong"
+    assert error.detail == "that is wrong"
+    assert str(error) == "content: that is wrong", "the field is told, as the detail does not name it"
+
+
+def test_a_field_that_the_detail_names_is_not_told_twice() -> None:
+    error = errors.InvalidRequest(422, "invalid", "The priority is 0 to 9.", field="priority")
+    assert str(error) == "The priority is 0 to 9."
 
 
 @pytest.mark.parametrize(
