@@ -1,4 +1,4 @@
-"""Every terminal session in the documents happens as it is printed."""
+"""Every terminal session in the documents happens as it is printed, and their Python runs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 DOCUMENTS = [
     str(file.relative_to(ROOT))
     for file in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-    if "```console" in file.read_text()
+    if sessions.BLOCK.search(file.read_text())
 ]
 
 
