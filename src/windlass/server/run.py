@@ -16,6 +16,7 @@ from windlass.errors import StartError
 from windlass.server import control
 from windlass.server.app import Windlass
 from windlass.server.auth import is_loopback
+from windlass.server.protocol import Protocol
 from windlass.settings import Settings
 
 log = structlog.get_logger("windlass.server")
@@ -71,12 +72,13 @@ def serve(settings: Settings, ready_file: Path | None = None) -> None:
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=Protocol,
             ws="none",
             lifespan="on",
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,
             timeout_keep_alive=75,
             timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
             backlog=4096,
