@@ -9,7 +9,7 @@ import structlog
 
 
 def configure(log_format: str, *, quiet: bool = False) -> None:
-    """Send structlog's and the standard library's records to stderr in one shape; `quiet`: only what goes wrong."""
+    """Send all records to stderr in one shape, the standard library's too; `quiet`: only what goes wrong."""
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

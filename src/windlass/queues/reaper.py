@@ -19,7 +19,7 @@ _RETRY = 1.0
 
 
 class Reaper:
-    """One task on the event loop. Nothing depends on it but promptness: each commit looks at the clock too."""
+    """One task on the event loop. Only promptness depends on it: each commit looks at the clock too."""
 
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store

@@ -78,7 +78,7 @@ class Queues:
         return await self.lines.wait(queue, wait, attempt, gone)
 
     async def life(self, number: int, wait: float, gone: Awaitable[object] | None = None) -> Life:
-        """A message's life; with `wait`, once it has ended or that many seconds are over. Raises MessageGone."""
+        """A message's life; with `wait`, once it has ended or the seconds are over. Raises MessageGone."""
         ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         if wait:
             self.reaper.start()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any
 
 import structlog
@@ -148,7 +148,7 @@ def _replay(body: bytes, receive: ReceiveEvent) -> ReceiveEvent:
 
 
 def _no_store(send: SendEvent) -> SendEvent:
-    async def sending(event: dict[str, Any]) -> None:
+    async def sending(event: MutableMapping[str, Any]) -> None:
         if event["type"] == "http.response.start" and all(
             name != b"cache-control" for name, _ in event["headers"]
         ):

@@ -29,7 +29,8 @@ def new_key(name: str, scopes: Iterable[str], now: int) -> tuple[Key, str]:
     for scope in wanted:
         if not _SCOPE.match(scope):
             raise Invalid(
-                f"{scope!r} is no scope. Use all, or send:QUEUE, receive:QUEUE or admin:QUEUE, where QUEUE may end in *.",
+                f"{scope!r} is no scope. Use all, or send:QUEUE, receive:QUEUE or admin:QUEUE,"
+                " where QUEUE may end in *.",
                 field="scope",
             )
     if not wanted:
@@ -105,7 +106,8 @@ class Door:
                 if principal is not None:
                     return principal
             raise Unauthenticated(
-                "Send an API key as `Authorization: Bearer wk_...`. Make one with `windlass key create --scope all`."
+                "Send an API key as `Authorization: Bearer wk_...`."
+                " Make one with `windlass key create --scope all`."
             )
         if host not in self._hosts:
             self._check_host(host, scope)

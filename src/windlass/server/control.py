@@ -52,16 +52,22 @@ async def listen(app: Windlass) -> asyncio.AbstractServer:
         writer.close()
 
     with address(app.settings.data_dir) as path:
-        with contextlib.suppress(FileNotFoundError):
-            Path(path).unlink()
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        mask = os.umask(0o177)
-        try:
-            listener.bind(path)
-        finally:
-            os.umask(mask)
-    listener.setblocking(False)
+        listener = _bind(path)
     return await asyncio.start_unix_server(serve, sock=listener, limit=_MOST)
+
+
+def _bind(path: str) -> socket.socket:
+    """A socket that only the directory's owner may connect to, in place of one left behind."""
+    with contextlib.suppress(FileNotFoundError):
+        Path(path).unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(path)
+    finally:
+        os.umask(mask)
+    listener.setblocking(False)
+    return listener
 
 
 async def act(app: Windlass, command: dict[str, Any]) -> dict[str, Any]:
@@ -73,10 +79,11 @@ async def act(app: Windlass, command: dict[str, Any]) -> dict[str, Any]:
         app.door.load(store.keys())
         return {"key": text, "id": key.id, "name": key.name, "scopes": key.scopes}
     if command["do"] == "list_keys":
+        keys = store.keys()
         return {
             "keys": [
                 {"id": key.id, "name": key.name, "scopes": key.scopes, "created_at": key.created_at}
-                for key in store.keys()
+                for key in keys
             ]
         }
     if command["do"] == "revoke_key":

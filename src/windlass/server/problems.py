@@ -14,7 +14,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def document(error: WindlassError) -> dict[str, Any]:
-    """The problem document of an error: type, title, status, detail, code, and the field at fault if one is."""
+    """The problem document of an error: type, title, status, detail, code, and the field at fault."""
     problem: dict[str, Any] = {
         "type": f"urn:windlass:problem:{error.code}",
         "title": error.title(),

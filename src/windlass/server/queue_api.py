@@ -7,7 +7,7 @@ queue_docs.py, and a test holds the two together. All other routes are FastAPI's
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from hashlib import blake2b
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
@@ -37,7 +37,7 @@ from windlass.server.body import Reading, check_depth, check_text, decode
 
 Scope = dict[str, Any]
 ReceiveEvent = Callable[[], Awaitable[Any]]
-SendEvent = Callable[[dict[str, Any]], Awaitable[None]]
+SendEvent = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Mapping[bytes, bytes]
 Answer = tuple[int, bytes]
 
@@ -274,7 +274,7 @@ class QueueApi:
 
     async def acknowledge(
         self,
-        scope: Scope,
+        _: Scope,
         receive: ReceiveEvent,
         headers: Headers,
         principal: Principal,
@@ -338,7 +338,7 @@ class QueueApi:
         return 200, _encode({"results": results})
 
     def _parse(self, queue: str, receipt: str) -> tuple[int, int]:
-        """(number, delivery) of a receipt of this queue. Raises QueueNotFound, ReceiptUnknown, ReceiptGone."""
+        """(number, delivery) of this queue's receipt. Raises QueueNotFound, ReceiptUnknown, ReceiptGone."""
         parsed = self._ids.parse_receipt(receipt)
         number = self._store.queue_number(queue)
         if parsed is None:
