@@ -77,9 +77,9 @@ class Windlass:
     async def __call__(self, scope: Scope, receive: ReceiveEvent, send: SendEvent) -> None:
         kind = scope["type"]
         if kind == "http":
-            if not self._opened:
-                self.open()
             try:
+                if not self._opened:
+                    self.open()
                 await self._serve(scope, receive, send)
             except WindlassError as error:
                 await _refuse(send, error)
@@ -99,7 +99,7 @@ class Windlass:
         if lean is not None:
             principal = self.door.enter(headers, scope)
             status, body = await lean(scope, receive, headers, principal, parts[2], parts[-1])
-            await reply(send, status, body)
+            await reply(send, scope["method"], status, body)
             return
         await self._ordinary(scope, receive, send, headers, path)
 

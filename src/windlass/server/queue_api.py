@@ -463,8 +463,8 @@ def _number(name: str, text: str, most: float) -> float:
     return value
 
 
-async def reply(send: SendEvent, status: int, body: bytes) -> None:
-    """Send one answer of a hot route."""
+async def reply(send: SendEvent, method: str, status: int, body: bytes) -> None:
+    """Send one answer of a hot route. What a GET took may not be kept by anything on the way."""
     if status == 204:
         await send(_START_204)
         await send(_EMPTY)
@@ -475,7 +475,9 @@ async def reply(send: SendEvent, status: int, body: bytes) -> None:
         {
             "type": "http.response.start",
             "status": status,
-            "headers": [_JSON, (b"content-length", length), _NO_STORE],
+            "headers": [_JSON, (b"content-length", length), _NO_STORE]
+            if method == "GET"
+            else [_JSON, (b"content-length", length)],
         }
     )
     await send({"type": "http.response.body", "body": body})
