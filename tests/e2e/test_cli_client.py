@@ -262,6 +262,7 @@ def test_without_a_server_it_says_so_and_fails(command: str) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("windlass: cannot reach http://127.0.0.1:")
     assert "Traceback" not in done.stderr
+    assert "not known" not in done.stderr, "nothing was sent, and that is certain"
 
 
 def test_an_unknown_queue_and_a_wrong_command_line(server: ServerProcess) -> None:

@@ -20,7 +20,7 @@ from windlass.cli.output import note, print_json
 from windlass.cli.pipe import Batch, batches, read_lines
 from windlass.client import Client, NewMessage, RawJson, Retry
 from windlass.client.calls import MAX_BATCH_MESSAGES, send_batch
-from windlass.client.errors import NotSent, Problem
+from windlass.client.errors import NotSent, WindlassError
 from windlass.client.transport import DEFAULT_URL
 from windlass.client.values import checked_json
 
@@ -165,8 +165,8 @@ def _send_batch(client: Client, name: str, batch: Batch, tally: _Tally) -> None:
     tally.in_doubt = batch.last
     try:
         sent = client.run(send_batch(name, batch.bodies, make_key=True))
-    except Problem as problem:
-        if problem.status < 500:
+    except WindlassError as error:
+        if not error.in_doubt:
             tally.in_doubt = None
         raise
     client.retry = Retry()

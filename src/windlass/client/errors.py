@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 class WindlassError(Exception):
     """Base of every error the client raises."""
 
+    in_doubt: bool = False
+    """Whether the server may have carried out the request all the same: an answer to it was lost."""
+
     sent: Sequence[Sent] = ()
     """After `send_many`: the messages that are safely in the queue all the same, in order."""
 

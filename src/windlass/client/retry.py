@@ -75,13 +75,15 @@ class Attempts(Generic[T]):
             # key: send it bare, and from now on let a lost answer be the caller's to judge.
             self.call = self.call.without_key()
             return 0.0
+        refused = isinstance(error, Problem) and error.status < 500
+        if isinstance(error, AnswerLost) or (isinstance(error, Problem) and not refused):
+            self._may_be_done = True
+        error.in_doubt = self._may_be_done and not refused
         passing = isinstance(error, ConnectionFailed) or (
             isinstance(error, Problem) and error.status in _PASSING
         )
         if not passing or not self.call.repeatable:
             raise error
-        if isinstance(error, AnswerLost) or (isinstance(error, Problem) and error.status >= 500):
-            self._may_be_done = True
         now = self._clock()
         if self._give_up is None:
             self._give_up = now + self._retry.limit

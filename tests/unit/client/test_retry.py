@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -221,3 +222,28 @@ def test_the_client_pauses_between_tries() -> None:
         client.queue("orders").extend("r1", 5)
     assert len(script.pauses) == 1
     assert 0.05 <= script.pauses[0] <= 0.1
+
+
+REFUSAL = errors.InvalidRequest(422, "invalid", "no")
+
+
+@pytest.mark.parametrize(
+    ("failures", "in_doubt"),
+    [
+        ([errors.Unreachable(), errors.Unreachable()], False),
+        ([errors.AnswerLost()], True),
+        ([errors.AnswerLost(), errors.Unreachable()], True),
+        ([errors.ServerFailed(500, "internal", "no")], True),
+        ([errors.QueueFull(429, "queue_full", "no")], False),
+        ([errors.AnswerLost(), REFUSAL], False),
+    ],
+)
+def test_an_error_says_whether_the_request_may_have_been_done(
+    failures: list[errors.WindlassError], in_doubt: bool
+) -> None:
+    """Planted defect: judging by the last try alone forgets that an earlier one may have got through."""
+    attempts = Attempts(calls.send("orders", NewMessage("a"), key="k", make_key=False), Retry())
+    for failure in failures:
+        with contextlib.suppress(errors.WindlassError):
+            attempts.pause_after(failure)
+    assert failures[-1].in_doubt is in_doubt
