@@ -72,6 +72,12 @@ class BatchBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     messages: Annotated[list[MessageBody], Meta(min_length=1, max_length=MAX_BATCH)]
 
 
+class _Kind(msgspec.Struct, gc=False):
+    """Tells a batch from a single message, whatever the order of the fields."""
+
+    messages: Raw | UnsetType = UNSET
+
+
 class ReceiveBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
     """How to receive. Without `lease` messages are removed; `true` takes the queue's lease_seconds."""
 
@@ -106,6 +112,7 @@ class LeaseBody(msgspec.Struct, forbid_unknown_fields=True, gc=False):
 
 _plain = msgspec.json.Decoder(PlainBody)
 _plain_batch = msgspec.json.Decoder(PlainBatch)
+_kind = msgspec.json.Decoder(_Kind)
 _single = msgspec.json.Decoder(MessageBody)
 _batch = msgspec.json.Decoder(BatchBody)
 _receive = msgspec.json.Decoder(ReceiveBody)
@@ -387,7 +394,7 @@ def parse_messages(body: bytes) -> tuple[list[bytes], list[Options] | None, bool
 
 
 def _parse_full(body: bytes) -> tuple[list[bytes], list[Options] | None, bool]:
-    single = b'"messages"' not in body[:200] or b'"content"' in body[: body.find(b'"messages"')]
+    single = decode(_kind, body).messages is UNSET
     messages = [decode(_single, body)] if single else decode(_batch, body).messages
     contents = [bytes(message.content) for message in messages]
     _check_batch(contents)
@@ -434,9 +441,7 @@ def parse_receive_query(query: bytes) -> tuple[int | None, float, int | None]:
     lease: int | None = None
     wait, limit = 0.0, None
     try:
-        pairs = parse_qsl(
-            query.decode("ascii"), keep_blank_values=True, strict_parsing=True, max_num_fields=10
-        )
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=10)
     except (ValueError, UnicodeDecodeError):
         raise Invalid("The query cannot be read: use lease, wait and max.", field="query") from None
     for name, text in pairs:
