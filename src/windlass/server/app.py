@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+import re
+import threading
+from collections.abc import MutableMapping
 from typing import Any
 
 import structlog
@@ -46,11 +48,15 @@ class Windlass:
         self.settings = settings
         self._clock = clock or SystemClock()
         self._opened = False
+        self._opening = threading.Lock()  # a test client may bring a thread and a loop for each request
 
     def open(self) -> None:
         """Open the store and wire everything, once. Raises StartError."""
-        if self._opened:
-            return
+        with self._opening:
+            if not self._opened:
+                self._open()
+
+    def _open(self) -> None:
         self.store: Store = open_store(
             self.settings.data_dir, clock=self._clock, synchronous=self.settings.synchronous
         )
@@ -98,7 +104,14 @@ class Windlass:
             lean = self._lean.get((scope["method"], part))
         if lean is not None:
             principal = self.door.enter(headers, scope)
-            status, body = await lean(scope, receive, headers, principal, parts[2], parts[-1])
+            if scope["query_string"] and scope["method"] != "GET":
+                raise Invalid("This route takes no parameters in the URL.", field="query")
+            try:
+                status, body = await lean(scope, receive, headers, principal, parts[2], parts[-1])
+            except WindlassError:
+                raise
+            except Exception as error:
+                raise _fault(error) from error
             await reply(send, scope["method"], status, body)
             return
         await self._ordinary(scope, receive, send, headers, path)
@@ -172,6 +185,7 @@ def _ordinary(queues: Queues) -> FastAPI:
         summary="Durable queues over plain HTTP.",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     api.include_router(queue_admin.router(queues))
     api.include_router(status_api.router(queues))
@@ -191,23 +205,41 @@ def _ordinary(queues: Queues) -> FastAPI:
         return _problem(Invalid(f"{first['msg']}.", field=".".join(where)[:200] or "body"))
 
     @api.exception_handler(HTTPException)
-    async def http_error(_: Request, error: Exception) -> Response:
+    async def http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        kinds: dict[int, Callable[[], WindlassError]] = {
-            404: lambda: NotFound("There is no such page. /docs lists what there is."),
-            405: lambda: MethodNotAllowed("/docs lists what there is."),
-        }
-        made = kinds.get(error.status_code, lambda: BadRequest(str(error.detail)))()
-        response = _problem(made)
-        response.headers.update(error.headers or {})
-        return response
+        path = request.url.path
+        methods = _methods(api, path)
+        if error.status_code in (404, 405) and request.method not in methods and methods:
+            response = _problem(MethodNotAllowed(f"{path} takes {' and '.join(methods)}."))
+            response.headers["allow"] = ", ".join(methods)
+            return response
+        if error.status_code == 404:
+            return _problem(NotFound("There is no such page. /docs lists what there is."))
+        return _problem(BadRequest(str(error.detail)))
 
     @api.exception_handler(Exception)
     async def fault(_: Request, error: Exception) -> Response:
-        log.error("fault", exc_info=error)
-        return _problem(WindlassError("This is a fault of Windlass itself; the log has the details."))
+        return _problem(_fault(error))
 
     return api
+
+
+def _methods(api: FastAPI, path: str) -> list[str]:
+    """What may be done at `path`, by the description that clients get; nothing where there is no such."""
+    paths = api.openapi()["paths"] | dict.fromkeys(("/docs", "/docs/{name}", "/openapi.json"), ("get",))
+    return sorted(
+        {
+            method.upper()
+            for template, operations in paths.items()
+            for method in operations
+            if re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path)
+        }
+    )
+
+
+def _fault(error: Exception) -> WindlassError:
+    log.error("fault", exc_info=error)
+    return WindlassError("This is a fault of Windlass itself; the log has the details.")
 
 
 def _problem(error: WindlassError) -> Response:

@@ -15,7 +15,7 @@ from hashlib import sha256
 from typing import Any
 from urllib.parse import urlsplit
 
-from windlass.errors import Forbidden, ForeignOrigin, Invalid, Unauthenticated
+from windlass.errors import BadRequest, Forbidden, ForeignOrigin, Invalid, Unauthenticated
 from windlass.store import Key
 
 SEND, RECEIVE, ADMIN = "send", "receive", "admin"
@@ -115,7 +115,10 @@ class Door:
 
     def _check_host(self, host: bytes, scope: Mapping[str, Any]) -> None:
         """Without keys, a name that a web page chose (DNS rebinding) must not lead here."""
-        name = urlsplit(f"//{host.decode('latin-1')}").hostname or ""
+        try:
+            name = urlsplit(f"//{host.decode('latin-1')}").hostname or ""
+        except ValueError:
+            raise BadRequest("The Host header is no host.") from None
         here = (scope.get("server") or ("",))[0]
         if not (self._insecure or not host or name == here or is_loopback(name)):
             raise ForeignOrigin(
@@ -127,10 +130,11 @@ class Door:
 
 
 def _check_origin(headers: Mapping[bytes, bytes], host: bytes) -> None:
-    if headers.get(b"sec-fetch-site") == b"cross-site":
+    # "same-site" is another port of this host: a page there that asks for no answer sends no Origin.
+    if headers.get(b"sec-fetch-site") in (b"cross-site", b"same-site"):
         raise ForeignOrigin
     origin = headers.get(b"origin")
-    if origin is not None and origin.partition(b"://")[2].lower() != host.lower():
+    if origin is not None and (not host or origin.partition(b"://")[2].lower() != host.lower()):
         raise ForeignOrigin
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -23,7 +24,9 @@ MAX_DEPTH = 100
 _SURROGATE = re.compile(
     rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
-_STRING = re.compile(rb'"(?:[^"\\]|\\.)*"', re.DOTALL)
+_OPEN = ord("[")
+_SAME = bytes.maketrans(b"{}", b"[]")
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
 _WHERE = re.compile(r" - at `\$\.?(.*)`$")
 _UNKNOWN = re.compile(r"unknown field `(.*)`")
 _MISSING = re.compile(r"missing required field `(.*)`")
@@ -35,32 +38,35 @@ class Reading:
     """The bodies that are being read. Once a second those that trickle are cut off."""
 
     def __init__(self, timeout: float) -> None:
-        self._limit = max(1, round(timeout))
-        self._tasks: dict[asyncio.Task[Any], int] = {}
+        self._limit = timeout
+        self._tasks: dict[asyncio.Task[Any], float] = {}
         self._slow: set[asyncio.Task[Any]] = set()
-        self._tick = 0
-        self._loop: asyncio.AbstractEventLoop | None = None
+        self._watched: set[asyncio.AbstractEventLoop] = set()
+        self._now = 0.0
+        """Seconds of the monotonic clock at the last look: a request need not ask for the time."""
 
     async def read(self, receive: ReceiveEvent) -> bytes:
         """The whole body. Raises TooLarge, RequestTimeout, BadRequest where the client hangs up half-way."""
         task = asyncio.current_task()
         assert task is not None
-        if self._loop is not task.get_loop():
+        if task.get_loop() not in self._watched:
             self._watch(task.get_loop())
-        self._tasks[task] = self._tick
+        self._tasks[task] = self._now
         try:
             event = await receive()
             body: bytes = event.get("body", b"")
             if not event.get("more_body"):
                 if event["type"] == "http.disconnect":
                     raise BadRequest("The body ended before its end.")
+                if len(body) > MAX_BODY:
+                    raise TooLarge(f"A body may have {MAX_BODY:,} bytes.")
                 return body
             return await self._rest(receive, body)
         except asyncio.CancelledError:
             if task in self._slow:
                 self._slow.discard(task)
                 task.uncancel()
-                raise RequestTimeout(f"The body did not arrive within {self._limit} s.") from None
+                raise RequestTimeout(f"The body did not arrive within {self._limit:g} s.") from None
             raise
         finally:
             del self._tasks[task]
@@ -80,19 +86,21 @@ class Reading:
                 return b"".join(chunks)
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        loop.call_later(1, self._look)
+        self._now = time.monotonic()
+        self._watched = {other for other in self._watched if not other.is_closed()} | {loop}
+        loop.call_later(1, self._look, loop)
 
-    def _look(self) -> None:
-        self._tick += 1
-        for task, since in list(self._tasks.items()):
-            if self._tick - since > self._limit and task.get_loop() is self._loop:
+    def _look(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._now = time.monotonic()
+        mine = [(task, since) for task, since in list(self._tasks.items()) if task.get_loop() is loop]
+        for task, since in mine:
+            if self._now - since > self._limit:
                 self._slow.add(task)
                 task.cancel()
-        if self._tasks and self._loop is not None:
-            self._loop.call_later(1, self._look)
+        if mine:
+            loop.call_later(1, self._look, loop)
         else:
-            self._loop = None  # the next body starts the watch again
+            self._watched.discard(loop)  # the next body starts the watch again
 
 
 def check_text(body: bytes) -> None:
@@ -115,16 +123,22 @@ def check_text(body: bytes) -> None:
 
 
 def check_depth(text: bytes, field: str) -> None:
-    """Refuse JSON text that is nested over MAX_DEPTH deep."""
+    """Refuse JSON text, known to be JSON, that is nested over MAX_DEPTH deep.
+
+    Nearly all of it at the speed of memory: a text of a mebibyte must not hold up everybody else.
+    """
     if text.count(b"[") + text.count(b"{") <= MAX_DEPTH:
         return
+    if b"\\" in text:
+        text = text.replace(b"\\\\", b"").replace(b'\\"', b"")
+    outside_strings = b"".join(text.split(b'"')[::2])
     depth = 0
-    for byte in _STRING.sub(b"", text):
-        if byte in b"[{":
+    for byte in outside_strings.translate(_SAME, _NO_BRACKETS):
+        if byte == _OPEN:
             depth += 1
             if depth > MAX_DEPTH:
                 raise Invalid(f"JSON may be nested {MAX_DEPTH} deep.", field=field)
-        elif byte in b"]}":
+        else:
             depth -= 1
 
 
@@ -133,10 +147,10 @@ def invalid(error: msgspec.ValidationError) -> Invalid:
     text = str(error)
     where = _WHERE.search(text)
     field = where.group(1) if where else ""
-    named = _UNKNOWN.search(text) or _MISSING.search(text)
+    detail = text[: where.start()] if where else text
+    named = _UNKNOWN.search(detail) or _MISSING.search(detail)
     if named:
         field = f"{field}.{named.group(1)}" if field else named.group(1)
-    detail = text[: where.start()] if where else text
     return Invalid(detail + ".", field=field[:200] or "body")
 
 

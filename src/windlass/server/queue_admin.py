@@ -9,7 +9,7 @@ import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 
 from windlass.clock import rfc3339
-from windlass.errors import MessageGone, MessageNotFound
+from windlass.errors import Invalid, MessageGone, MessageNotFound
 from windlass.message import MAX_WAIT, Life, State
 from windlass.queues import Queues
 from windlass.queues.rules import check_own
@@ -39,6 +39,15 @@ def principal_of(request: Request) -> Principal:
     return principal
 
 
+def no_other_parameters(request: Request) -> None:
+    """Refuse a parameter that the route does not have: a misspelt one must not be passed over."""
+    known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
+    for name in request.query_params:
+        if name not in known:
+            takes = f"use {', '.join(sorted(known))}" if known else "this route takes none"
+            raise Invalid(f"There is no parameter {name[:50]!r}: {takes}.", field=name[:50])
+
+
 Caller = Annotated[Principal, Depends(principal_of)]
 PROBLEMS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": text, "content": {"application/problem+json": {}}}
@@ -64,7 +73,7 @@ def only(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def router(queues: Queues) -> APIRouter:
     """The routes, bound to one service."""
-    api = APIRouter(tags=["queues"])
+    api = APIRouter(tags=["queues"], dependencies=[Depends(no_other_parameters)])
     store = queues.store
 
     @api.post(

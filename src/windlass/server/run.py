@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import resource
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import structlog
@@ -35,8 +36,10 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         if self.should_exit:
             return
-        with contextlib.suppress(OSError):
+        try:
             self._control = await control.listen(self._app)
+        except OSError as error:
+            log.warning("no_control_socket", message=f"`windlass key` must wait for a stop: {error}")
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         log.info("ready", message=f"Windlass {__version__} is ready on {url}", url=url, docs=f"{url}/docs")
@@ -44,6 +47,12 @@ class Server(uvicorn.Server):
             part = self._ready_file.with_name(self._ready_file.name + ".part")
             part.write_text(url)
             part.replace(self._ready_file)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        with super().capture_signals():
+            yield
+            self._captured_signals.clear()  # it ended as it was told to: the exit status is 0
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         log.info("stopping", waiting=len(self._app.queues.lines))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Depends, Response
 
 from windlass import __version__
 from windlass.errors import StoreUnavailable
 from windlass.message import State
 from windlass.queues import Queues
 from windlass.server.models import Health, Status
+from windlass.server.queue_admin import no_other_parameters
 
 _PATIENCE = 5
 """Seconds that the store has to answer."""
@@ -19,7 +20,7 @@ _PATIENCE = 5
 
 def router(queues: Queues) -> APIRouter:
     """The routes, bound to one service."""
-    api = APIRouter(tags=["status"])
+    api = APIRouter(tags=["status"], dependencies=[Depends(no_other_parameters)])
     started = time.monotonic()
     store = queues.store
 
