@@ -193,12 +193,13 @@ class QueueApi:
             )
         ids = self._ids.messages(sent.queue, sent.numbers)
         if sent.duplicates is None:
-            parts = [_SENT % one for one in ids]
-        else:
-            parts = [
-                (_DUPLICATE if known else _SENT) % one
-                for one, known in zip(ids, sent.duplicates, strict=True)
-            ]
+            return (
+                201,
+                b'{"messages":[{"id":"%b","duplicate":false}]}' % b'","duplicate":false},{"id":"'.join(ids),
+            )
+        parts = [
+            (_DUPLICATE if known else _SENT) % one for one, known in zip(ids, sent.duplicates, strict=True)
+        ]
         return 201, b'{"messages":[%b]}' % b",".join(parts)
 
     # --- receive ----------------------------------------------------------------------------------
