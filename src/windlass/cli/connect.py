@@ -81,7 +81,8 @@ class _Remarks(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if text != self._last:
-            typer.echo(f"windlass: {text}", err=True)
+            # Not typer.echo, which would write past the progress bar and into it.
+            print(f"windlass: {text}", file=sys.stderr)
             self._last = text
 
 
