@@ -24,7 +24,7 @@ POST = b"POST /queues/q/messages HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[ServerProcess]:
-    with ServerProcess(tmp_path / "data") as server:
+    with ServerProcess(tmp_path / "data", environment={"WINDLASS_BODY_TIMEOUT": "2"}) as server:
         yield server
 
 

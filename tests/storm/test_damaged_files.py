@@ -137,6 +137,7 @@ def test_one_damaged_page_never_gives_a_wrong_answer(stopped: Path, tmp_path: Pa
             assert server.running
         server.kill()
     else:
+        assert server.wait() != 0
         assert str(data_dir) in server.log
     assert "Traceback" not in server.log, server.log
 
@@ -172,6 +173,7 @@ def test_a_damaged_wal_gives_what_is_whole_or_is_refused(killed: Path, tmp_path:
         assert recovered or file.name in server.log, f"silently empty:\n{server.log}"
         server.kill()
     else:
+        assert server.wait() != 0
         assert str(data_dir) in server.log
     assert "Traceback" not in server.log, server.log
 

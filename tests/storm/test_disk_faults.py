@@ -46,10 +46,10 @@ def test_a_full_disk_fails_the_request_and_loses_nothing(disk: Disk) -> None:
             if answer.status_code != 201:
                 break
             stored.append(content)
-        assert_problem(answer, 503, "store_unavailable")
+        assert_problem(answer, 503, "store_full")
         assert int(answer.headers["retry-after"]) >= 1
         batch = {"messages": [{"content": f"batch {number} {'x' * 2_000}"} for number in range(20)]}
-        assert_problem(http.post("/queues/q/messages", json=batch), 503, "store_unavailable")
+        assert_problem(http.post("/queues/q/messages", json=batch), 503, "store_full")
         assert http.get("/health").json()["live"] is True
         assert peek_all(http) == stored
 

@@ -16,7 +16,7 @@ KILLS = 25
 
 @pytest.mark.timeout(300)
 def test_every_promise_survives_kills() -> None:
-    """Planted: an answer before the commit; an Idempotency-Key kept in memory; leases a restart forgets."""
+    """Planted: answers ten ms before the commit; an Idempotency-Key forgotten, or leases, by a restart."""
     seed = random.randrange(2**32)
     print(f"windlass torture --kills {KILLS} --seed {seed}")
     done = run_cli("torture", "--kills", str(KILLS), "--seed", str(seed), "--json", timeout=280)
