@@ -32,7 +32,7 @@ STEP = re.compile(r"^\$ (?P<command>.*\n(?:> .*\n)*)(?P<output>(?:(?!\$ ).*\n)*)
 OPAQUE = {"id", "receipt"}
 TIMES = {"at", "created_at", "ended_at", "enqueued_at", "lease_until", "until"}
 MEASURES = {"in_rate", "oldest_age_seconds", "out_rate", "store_calls", "uptime_seconds"}
-UNTOLD = re.compile(r"^(?:content-length|date|server): .*\n", re.MULTILINE)
+UNTOLD = re.compile(r"^(?:cache-control|content-length|date|server): .*\n", re.MULTILINE)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 
@@ -45,7 +45,7 @@ class Session:
     known: dict[str, str] = field(default_factory=dict)
 
     def run(self, command: str) -> str:
-        """What `command` prints; of `curl --include` the lines that say when and by whom are left out."""
+        """What `command` prints; of `curl --include` the lines that say when, by whom and how long are left out."""
         if command.startswith("windlass serve "):
             if not self.server.running:
                 self.server.start()
