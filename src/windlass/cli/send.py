@@ -112,6 +112,7 @@ def _send_pipe(
     tally = _Tally()
     try:
         with connect(server, key) as client, termination_as_interrupt(), _progress(tally) as show:
+            client.retry = Retry(wait_for_server=False)
             for batch in batches(read_lines(sys.stdin.fileno()), body_of, most):
                 _send_batch(client, name, batch, tally)
                 show()

@@ -31,12 +31,14 @@ class Retry:
     `limit`: seconds after the first failure beyond which no new try begins; 0 never tries again,
     `float("inf")` never gives up. The pause begins at `first` seconds, doubles, and stops growing at
     `longest`; each is shortened at random by up to half, so that many clients do not come back at once.
-    A server's Retry-After is honoured when it is longer.
+    A server's Retry-After is honoured when it is longer. `wait_for_server`: False makes a server that
+    cannot be reached at the very first try an error at once.
     """
 
     limit: float = 30.0
     first: float = 0.1
     longest: float = 5.0
+    wait_for_server: bool = True
 
 
 class Attempts(Generic[T]):
@@ -86,6 +88,8 @@ class Attempts(Generic[T]):
             raise error
         now = self._clock()
         if self._give_up is None:
+            if isinstance(error, Unreachable) and not self._retry.wait_for_server:
+                raise error
             self._give_up = now + self._retry.limit
         pause = self._pause * (1 - self._chance() / 2)
         if isinstance(error, Problem) and error.retry_after is not None:

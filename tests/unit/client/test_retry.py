@@ -201,6 +201,16 @@ def test_a_limit_of_nothing_never_repeats() -> None:
     assert len(script.requests) == 1
 
 
+def test_a_server_that_is_not_there_at_first_may_be_an_error_at_once() -> None:
+    hasty = Retry(wait_for_server=False)
+    with Script(REFUSED).client(hasty) as client, pytest.raises(errors.Unreachable):
+        client.status()
+    script = Script(CUT, REFUSED, ok({"id": "m1", "duplicate": False}, 201))
+    with script.client(hasty) as client:
+        client.queue("orders").send("a")
+    assert len(script.requests) == 3, "once the answer is in doubt, it is worth waiting for the server"
+
+
 def test_retry_after_is_honoured() -> None:
     script = Script(problem(*MANY, retry_after="7"), ok({"id": "m1", "duplicate": False}, 201))
     with script.client() as client:
