@@ -45,7 +45,7 @@ class Session:
     known: dict[str, str] = field(default_factory=dict)
 
     def run(self, command: str) -> str:
-        """What `command` prints; of `curl --include` the lines that say when, by whom and how long are left out."""
+        """What `command` prints; of `curl --include` the lines that every answer has are left out."""
         if command.startswith("windlass serve "):
             if not self.server.running:
                 self.server.start()
