@@ -141,7 +141,7 @@ def test_a_refused_batch_says_which_lines_are_in(server: ServerProcess, run: Run
 def test_lines_whose_fate_is_not_known_are_told_to_be_in_doubt() -> None:
     """Planted defect: calling them unsent invites the user to send them again, and some come twice."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = "http://127.0.0.1:{}".format(listener.getsockname()[1])
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
         def fail() -> None:
             connection, _ = listener.accept()

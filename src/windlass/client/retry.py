@@ -14,6 +14,7 @@ from windlass.client.errors import (
     ConnectionFailed,
     IdempotencyFull,
     Problem,
+    Unreachable,
     WindlassError,
     from_answer,
 )
