@@ -25,27 +25,36 @@ class Reaper:
         self._store = store
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._planned: int | None = None
         store.listen(self._changed)
 
     def start(self) -> None:
-        """Run on this loop, if it does not yet."""
+        """Run on this loop, if it runs on none yet."""
         loop = asyncio.get_running_loop()
-        if self._task is None or self._task.done() or self._task.get_loop() is not loop:
+        if self._task is None or self._task.done() or not self._task.get_loop().is_running():
             self._wake = asyncio.Event()
+            self._loop = loop
             self._task = loop.create_task(self._run(), name="windlass-reaper")
 
     async def stop(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
+        task, self._task = self._task, None
+        if task is None or not task.get_loop().is_running():
+            return
+        if task.get_loop() is asyncio.get_running_loop():
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+                await task
+        else:
+            task.get_loop().call_soon_threadsafe(task.cancel)
 
     def _changed(self, changes: Changes) -> None:
         if changes.due is not None and (self._planned is None or changes.due < self._planned):
-            self._wake.set()
+            if self._loop is asyncio.get_running_loop():
+                self._wake.set()
+            elif self._loop is not None and not self._loop.is_closed():
+                self._loop.call_soon_threadsafe(self._wake.set)
 
     async def _run(self) -> None:
         while True:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+import contextlib
+from collections.abc import Iterable, Mapping
 from typing import Any, cast
 
 from windlass.clock import Clock
@@ -28,6 +29,7 @@ class Queues:
         self.lines = Lines()
         self.reaper = Reaper(store, clock)
         self._ends: dict[int, set[asyncio.Future[None]]] = {}
+        self._stopping = False
         store.listen(self._changed)
 
     def _changed(self, changes: Changes) -> None:
@@ -36,8 +38,12 @@ class Queues:
                 self.lines.wake(name, amount)
         if self._ends:
             for number in changes.ended:
-                for waiting in self._ends.pop(number, ()):
-                    waiting.get_loop().call_soon_threadsafe(_finish, waiting)
+                self._ended(self._ends.pop(number, ()))
+
+    def _ended(self, waiting: Iterable[asyncio.Future[None]]) -> None:
+        for future in tuple(waiting):
+            with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits there any more
+                future.get_loop().call_soon_threadsafe(_finish, future)
 
     # --- queues -----------------------------------------------------------------------------------
 
@@ -51,6 +57,18 @@ class Queues:
         rules.check_settings(settings)
         return await self.store.update_queue(name, settings, paused)
 
+    async def purge(self, name: str) -> int:
+        rules.check_own(name)
+        purged = await self.store.purge(name)
+        self._look_again()  # a purge names no messages: it is a mark
+        return purged
+
+    async def delete(self, name: str) -> None:
+        rules.check_own(name)
+        await self.store.delete_queue(name)
+        self.lines.wake_all(name)
+        self._look_again()
+
     # --- messages ---------------------------------------------------------------------------------
 
     async def receive(
@@ -61,7 +79,7 @@ class Queues:
         wait: float,
         holder: str,
         caller: Caller | None,
-        gone: Awaitable[object] | None = None,
+        gone: asyncio.Future[None] | None = None,
     ) -> list[Message]:
         """Receive, waiting up to `wait` seconds for the first message; nobody in line is overtaken."""
         if not wait:
@@ -77,34 +95,44 @@ class Queues:
 
         return await self.lines.wait(queue, wait, attempt, gone)
 
-    async def life(self, number: int, wait: float, gone: Awaitable[object] | None = None) -> Life:
+    async def life(self, number: int, wait: float, gone: asyncio.Future[None] | None = None) -> Life:
         """A message's life; with `wait`, once it has ended or the seconds are over. Raises MessageGone."""
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        if wait:
-            self.reaper.start()
-            self._ends.setdefault(number, set()).add(ended)
-        try:
-            life = await self.store.find(number)
-            if wait and life is not None and life.state in _LIVING:
-                others = (gone,) if isinstance(gone, asyncio.Future) else ()
-                await asyncio.wait((ended, *others), timeout=wait, return_when=asyncio.FIRST_COMPLETED)
-                life = await self.store.find(number)
-        finally:
-            waiting = self._ends.get(number)
-            if waiting is not None:
-                waiting.discard(ended)
-                if not waiting:
-                    del self._ends[number]
+        life = await (self._end(number, wait, gone) if wait else self.store.find(number))
         if life is None:
             raise MessageGone
         return life
 
+    async def _end(self, number: int, wait: float, gone: asyncio.Future[None] | None) -> Life | None:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        self.reaper.start()
+        while True:
+            ended: asyncio.Future[None] = loop.create_future()
+            self._ends.setdefault(number, set()).add(ended)  # before the look, or an end may slip through
+            try:
+                life = await self.store.find(number)
+                left = deadline - loop.time()
+                hung_up = gone is not None and gone.done()
+                if life is None or life.state not in _LIVING or left <= 0 or hung_up or self._stopping:
+                    return life
+                others = (gone,) if gone is not None else ()
+                await asyncio.wait((ended, *others), timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                waiting = self._ends.get(number, set())
+                waiting.discard(ended)
+                if not waiting:
+                    self._ends.pop(number, None)
+
     def release_waiters(self) -> None:
         """Answer everybody who waits, now: the server stops."""
+        self._stopping = True
         self.lines.stop()
-        for waiting in self._ends.values():
-            for future in waiting:
-                _finish(future)
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Whoever waits for a message's end looks at it once more."""
+        for waiting in tuple(self._ends.values()):
+            self._ended(waiting)
 
 
 def _finish(future: asyncio.Future[None]) -> None:

@@ -1,16 +1,18 @@
 """Long polls: receives that wait in line until there is something for them, at no cost to the store.
 
-A line is in order of arrival. When messages become ready, as many of the first idle waiters each make one
-attempt, submitted to the store at once and in order, so that nobody who comes later overtakes them. An
-attempt that finds nothing leaves the waiter idle in its old place. A waiter that goes away, or whose
-attempt came to nothing because its client hung up, passes its wake-up on.
+A line is in order of arrival, whatever event loop a waiter is on (a test client may bring several).
+When messages become ready, as many of the first idle waiters each make one attempt, submitted to the
+store at once and in order, so that nobody who comes later overtakes them. An attempt that finds nothing
+leaves the waiter idle in its old place. A waiter whose attempt came to nothing because its client hung
+up passes its wake-up on.
 """
 
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 from windlass.message import Message
 
@@ -18,18 +20,27 @@ Attempt = Callable[[], "asyncio.Future[list[Message]]"]
 
 
 class Waiter:
-    """One receive in line."""
+    """One receive in line. Made on its own event loop; `start` and `notify` may be called from another."""
 
-    __slots__ = ("_try", "attempt", "change")
+    __slots__ = ("_loop", "_try", "attempt", "called", "change", "left", "over")
 
     def __init__(self, attempt: Attempt) -> None:
+        self._loop = asyncio.get_running_loop()
         self._try = attempt
         self.attempt: asyncio.Future[list[Message]] | None = None
+        self.called = False
+        """True from a wake-up on another loop until the attempt is made on this one."""
         self.change: asyncio.Future[None] | None = None
+        self.over = False
+        """True once its time is over."""
+        self.left = False
+        """True once it stands in line no more."""
 
     @property
     def idle(self) -> bool:
         """True when no attempt is on its way and the last one, if any, found nothing."""
+        if self.called or self._loop.is_closed():
+            return False
         attempt = self.attempt
         if attempt is None:
             return True
@@ -39,21 +50,33 @@ class Waiter:
 
     def start(self) -> None:
         """Make an attempt, and let the waiting task look at it."""
-        self.attempt = self._try()
-        self.notify()
+        if self._loop is asyncio.get_running_loop():
+            self._start()
+        else:
+            self.called = True
+            self._loop.call_soon_threadsafe(self._start)
+
+    def _start(self) -> None:
+        self.called = False
+        if self.idle and not self.left:
+            self.attempt = self._try()
+            self._notify()
 
     def notify(self) -> None:
+        """Let the waiting task look around."""
+        if self._loop is asyncio.get_running_loop():
+            self._notify()
+        else:
+            self._loop.call_soon_threadsafe(self._notify)
+
+    def give_up(self) -> None:
+        """Its time is over."""
+        self.over = True
+        self._notify()
+
+    def _notify(self) -> None:
         if self.change is not None and not self.change.done():
-            loop = self.change.get_loop()
-            if loop is asyncio.get_running_loop():
-                self.change.set_result(None)
-            else:
-                loop.call_soon_threadsafe(_finish, self.change)
-
-
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+            self.change.set_result(None)
 
 
 class Lines:
@@ -61,6 +84,7 @@ class Lines:
 
     def __init__(self) -> None:
         self._lines: dict[str, OrderedDict[Waiter, None]] = {}
+        self._lock = threading.RLock()
         self._stopped = False
 
     def __len__(self) -> int:
@@ -69,43 +93,54 @@ class Lines:
     def idle(self, queue: str) -> bool:
         """True while somebody waits here idly: whatever comes next is theirs."""
         line = self._lines.get(queue)
-        return line is not None and any(waiter.idle for waiter in line)
+        if line is None:
+            return False
+        with self._lock:
+            return any(waiter.idle for waiter in line)
 
     def wake(self, queue: str, amount: int) -> None:
         """`amount` messages became ready: the first idle waiters make an attempt each."""
         line = self._lines.get(queue)
         if line is None:
             return
-        for waiter in line:
-            if amount <= 0:
-                return
-            if waiter.idle:
-                waiter.start()
-                amount -= 1
+        with self._lock:
+            for waiter in line:
+                if amount <= 0:
+                    return
+                if waiter.idle:
+                    waiter.start()
+                    amount -= 1
+
+    def wake_all(self, queue: str) -> None:
+        """Something happened to the queue itself: let everybody find out."""
+        line = self._lines.get(queue)
+        if line is not None:
+            self.wake(queue, len(line))
 
     def stop(self) -> None:
         """Let everybody go with empty hands, now and from now on."""
         self._stopped = True
-        for line in self._lines.values():
-            for waiter in line:
-                waiter.notify()
+        with self._lock:
+            for line in self._lines.values():
+                for waiter in line:
+                    waiter.notify()
 
     async def wait(
-        self, queue: str, seconds: float, attempt: Attempt, gone: Awaitable[object] | None
+        self, queue: str, seconds: float, attempt: Attempt, gone: asyncio.Future[None] | None
     ) -> list[Message]:
         """Stand in line until an attempt brings messages, `seconds` are over, or the client is `gone`."""
         loop = asyncio.get_running_loop()
-        line = self._lines.setdefault(queue, OrderedDict())
         waiter = Waiter(attempt)
-        late = loop.call_later(seconds, waiter.notify)
-        deadline = loop.time() + seconds
-        if isinstance(gone, asyncio.Future):
+        late = loop.call_later(seconds, waiter.give_up)
+        if gone is not None:
             gone.add_done_callback(lambda _: waiter.notify())
-        behind = any(other.idle for other in line)
-        line[waiter] = None
+        with self._lock:
+            line = self._lines.setdefault(queue, OrderedDict())
+            behind = any(other.idle for other in line)
+            line[waiter] = None
         try:
             if not behind:
-                waiter.attempt = attempt()
+                waiter.start()
             while True:
                 tried = waiter.attempt
                 if tried is not None:
@@ -114,28 +149,33 @@ class Lines:
                         return messages
                     if waiter.attempt is not tried:
                         continue
-                if self._stopped or loop.time() >= deadline or _done(gone):
+                if self._stopped or waiter.over or _hung_up(gone):
                     return []
                 waiter.change = loop.create_future()
                 await waiter.change
                 waiter.change = None
         finally:
             late.cancel()
-            del line[waiter]
-            if not line and self._lines.get(queue) is line:
-                del self._lines[queue]
-            self._pass_on(queue, waiter)
+            with self._lock:
+                del line[waiter]
+                if not line and self._lines.get(queue) is line:
+                    del self._lines[queue]
+                waiter.left = True
+            self._pass_on(queue, waiter, gone)
 
-    def _pass_on(self, queue: str, waiter: Waiter) -> None:
-        """What woke this waiter is for the next if it took nothing."""
+    def _pass_on(self, queue: str, waiter: Waiter, gone: asyncio.Future[None] | None) -> None:
+        """What woke a waiter that took nothing because its client had hung up is for the next."""
         attempt = waiter.attempt
-        if attempt is None:
+        if waiter.called:
+            waiter.called = False
+            self.wake(queue, 1)
+        elif attempt is None or not _hung_up(gone):
             return
-        if not attempt.done():  # it may still take something: then it is for nobody, like a plain GET cut off
-            attempt.add_done_callback(lambda _: self._pass_on(queue, waiter))
+        elif not attempt.done():  # it may still take something: then it is for nobody, as a plain GET cut off
+            attempt.add_done_callback(lambda _: self._pass_on(queue, waiter, gone))
         elif not attempt.cancelled() and attempt.exception() is None and not attempt.result():
             self.wake(queue, 1)
 
 
-def _done(gone: Awaitable[object] | None) -> bool:
-    return isinstance(gone, asyncio.Future) and gone.done()
+def _hung_up(gone: asyncio.Future[None] | None) -> bool:
+    return gone is not None and gone.done()

@@ -129,16 +129,14 @@ def router(queues: Queues) -> APIRouter:
     async def delete_queue(name: QueueName, caller: Caller) -> Response:
         """Delete a queue and all in it."""
         caller.demand(ADMIN, name)
-        check_own(name)
-        await store.delete_queue(name)
+        await queues.delete(name)
         return Response(status_code=204)
 
     @api.post("/queues/{name}/purge", responses=only(404))
     async def purge_queue(name: QueueName, caller: Caller) -> Purged:
         """End every message, leased ones too; their receipts become 410."""
         caller.demand(ADMIN, name)
-        check_own(name)
-        return Purged(purged=await store.purge(name))
+        return Purged(purged=await queues.purge(name))
 
     @api.post("/queues/{name}/pause", responses=only(404))
     async def pause_queue(name: QueueName, caller: Caller) -> QueueDetail:
