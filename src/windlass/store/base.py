@@ -39,7 +39,6 @@ from windlass.message import (
     Once,
     Options,
     QueueInfo,
-    QueueSettings,
     Sent,
     Settled,
     State,

@@ -10,17 +10,11 @@ import msgspec
 from windlass.errors import Invalid, MessageGone, MessageLeased, QueueExists, QueueInUse
 from windlass.message import QueueInfo, QueueSettings, State
 from windlass.store.base import Key
+from windlass.store.sqlite import ready
 from windlass.store.sqlite.memory import EXPIRING, GROUPED, QueueState, encode_settings
+from windlass.store.sqlite.rows import BY_ID, COLUMNS, WITHOUT_CONTENT, Row, fetch, numbers
 from windlass.store.sqlite.settling import move
-from windlass.store.sqlite.transaction import (
-    BY_ID,
-    COLUMNS,
-    WITHOUT_CONTENT,
-    Row,
-    Transaction,
-    fetch,
-    numbers,
-)
+from windlass.store.sqlite.transaction import Transaction
 
 _encode = msgspec.json.Encoder().encode
 
@@ -28,23 +22,27 @@ _BITE = 64
 _DEAD_HERE = COLUMNS.format(
     content=WITHOUT_CONTENT,
     source="deliveries d CROSS JOIN messages m ON m.id = d.id"
-    " WHERE d.generation = ?1 AND d.state = 3 ORDER BY d.id LIMIT ?2",
+    " WHERE d.generation = ?1 AND d.state = 3 ORDER BY d.since, d.id LIMIT ?2",
 )
+# Letters that are ready, those of one queue after those of another; ?3 is the queue, or it is all of them.
 _DEAD_LETTERS = COLUMNS.format(
     content=WITHOUT_CONTENT,
-    source="ready r CROSS JOIN messages m ON m.id = r.id LEFT JOIN deliveries d ON d.id = r.id"
-    " WHERE r.generation = ?1 AND m.origin IS NOT NULL AND (?3 IS NULL OR m.origin = ?3)"
-    " ORDER BY r.rank, r.seq LIMIT ?2",
+    source="messages m INDEXED BY messages_origin LEFT JOIN deliveries d ON d.id = m.id"
+    " WHERE m.generation = ?1 AND m.origin BETWEEN ?3 AND ?4 AND EXISTS"
+    " (SELECT 1 FROM ready r WHERE r.generation = ?1 AND r.rank = m.rank AND r.seq = m.seq)"
+    " ORDER BY m.origin, m.seq LIMIT ?2",
 )
+_ANY = (0, 1 << 62)
 
 
 def create_queue(tx: Transaction, name: str, named: Mapping[str, Any]) -> tuple[QueueInfo, bool]:
     existing = tx.memory.by_name.get(name)
     if existing is not None:
         for setting, value in named.items():
-            if getattr(existing.settings, setting) != value:
+            found = getattr(existing.settings, setting)
+            if found != value:
                 raise QueueExists(
-                    f"Queue {name!r} exists with {setting} = {getattr(existing.settings, setting)!r}, not {value!r}."
+                    f"Queue {name!r} exists with {setting} = {found!r}, not {value!r}."
                     " Change it with PATCH, or leave the setting out.",
                     field=setting,
                 )
@@ -92,7 +90,7 @@ def update_queue(tx: Transaction, name: str, changes: Mapping[str, Any], paused:
             tx.ready[name] = tx.ready.get(name, 0) + waiting
 
     def commit() -> None:
-        queue.configure(settings)
+        tx.memory.configure(queue, settings)
         queue.paused = halted
 
     tx.on_commit.append(commit)
@@ -129,7 +127,6 @@ def _abandon(tx: Transaction, queue: QueueState) -> None:
     for kind in (*State, EXPIRING, GROUPED):
         tx.count(queue, kind, -tx.counted(queue, kind))
     tx.falls_due(tx.now)
-    tx.on_commit.append(lambda: tx.memory.abandoned.add(generation))
 
 
 def cancel(tx: Transaction, name: str, number: int) -> None:
@@ -153,11 +150,11 @@ def redrive(tx: Transaction, name: str, limit: int) -> tuple[int, bool]:
         _restart(tx, queue, queue, row, place=State.DEAD)
     if rows:
         return len(rows), False
-    rows = fetch(tx.db, _DEAD_LETTERS, (queue.generation, limit, None))
+    rows = fetch(tx.db, _DEAD_LETTERS, (queue.generation, limit, *_ANY))
     source = queue
     if not rows and queue.settings.dead_letter is not None:
         source = tx.memory.queue(queue.settings.dead_letter)
-        rows = fetch(tx.db, _DEAD_LETTERS, (source.generation, limit, queue.number))
+        rows = fetch(tx.db, _DEAD_LETTERS, (source.generation, limit, queue.number, queue.number))
     for row in rows:
         # A letter whose queue is gone stays a message of this one.
         target = tx.memory.by_number.get(row.origin or 0, source)
@@ -169,21 +166,18 @@ def _restart(tx: Transaction, source: QueueState, target: QueueState, row: Row, 
     """Give a dead message a new start at the end of a queue: same id, no deliveries, a new number."""
     seq = tx.allocate(1)
     if place is State.READY:
-        tx.db.execute(
-            "DELETE FROM ready WHERE generation = ? AND rank = ? AND seq = ?",
-            (source.generation, row.rank, row.seq),
-        )
+        ready.leave(tx, [row])
         tx.leave_group(source, row)
     tx.count(source, place, -1)
     move(tx, row, source, target, origin=None)
     tx.db.execute("UPDATE messages SET seq = ?, at = ? WHERE id = ?", (seq, tx.now, row.id))
     event = f'{{"event":"redriven","at":{tx.now}}}'
     tx.db.execute(
-        "UPDATE deliveries SET generation = ?, state = 0, due = NULL, count = 0, base = 0,"
+        "UPDATE deliveries SET generation = ?, state = 0, due = NULL, since = NULL, count = 0, base = 0,"
         " life = coalesce(life || ',', '') || ? WHERE id = ?",
         (target.generation, event, row.id),
     )
-    tx.enter(target, row.id, seq, row.rank, row.grp)
+    tx.enter(target, row.id, seq, row.rank, row.grp, row.expires)
 
 
 def add_key(tx: Transaction, key: Key) -> None:

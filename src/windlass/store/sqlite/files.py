@@ -88,7 +88,7 @@ def open_database(data_dir: Path, synchronous: str) -> apsw.Connection:
 def damaged(path: Path, reason: str) -> StoreDamaged:
     return StoreDamaged(
         f"The database {path} is damaged: {reason}. Nothing was changed. Put back a back-up, or move the"
-        " directory away and start with an empty one; `sqlite3 windlass.db .recover` may save what is readable."
+        " directory away and start with an empty one; `sqlite3 windlass.db .recover` may save some of it."
     )
 
 

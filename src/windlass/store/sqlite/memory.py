@@ -39,10 +39,13 @@ class Rate:
         self._ring[second % _MINUTE] += count
 
     def per_second(self, second: int) -> float:
-        if self._ring is None:
+        """The rate over the minute that ends with `second`. Not the writer asks, so it changes nothing."""
+        ring = self._ring
+        if ring is None:
             return 0.0
-        self._roll(second)
-        return round(sum(self._ring) / _MINUTE, 3)
+        last = self._filled
+        seconds = range(max(second - _MINUTE, last - _MINUTE) + 1, last + 1)
+        return round(sum(ring[passed % _MINUTE] for passed in seconds) / _MINUTE, 3)
 
     def _roll(self, second: int) -> None:
         assert self._ring is not None
@@ -55,7 +58,7 @@ class QueueState:
     """One queue: its row, its counts and its rates."""
 
     __slots__ = (
-        "counts", "created_at", "generation", "ins", "lease", "name", "number", "outs", "paused",
+        "counts", "created_at", "generation", "ins", "lease", "name", "number", "outs", "past", "paused",
         "remembers", "settings",
     )  # fmt: skip
 
@@ -76,16 +79,17 @@ class QueueState:
         self.settings = settings
         self.lease = round(settings.lease_seconds * 1000)
         self.remembers = settings.history_seconds > 0
+        self.past = -1
+        """See ready.past: a memory of where it got to."""
 
     @property
     def length(self) -> int:
         return sum(self.counts[:EXPIRING])
 
-    @property
-    def plain(self) -> bool:
-        """True while the messages to receive are just the first rows of `ready`."""
-        counts = self.counts
-        return not counts[EXPIRING] and not counts[GROUPED] and self.settings.retention_seconds is None
+    def cutoff(self, now: int) -> int:
+        """Messages enqueued at this moment (ms) or before are past the retention."""
+        retention = self.settings.retention_seconds
+        return now - round(retention * 1000) if retention is not None else -1
 
     def info(self, second: int) -> QueueInfo:
         counts = self.counts
@@ -115,11 +119,12 @@ class Memory:
         self.next_number = 1
         self.reserved = 1
         """Numbers below this one are reserved on disk, so a crash never gives one out twice."""
-        self.next_generation = 1
         self.log_entry = 0
         self.answers = 0
-        self.abandoned: set[int] = set()
-        self._names: list[str] | None = None
+        self.retaining: set[int] = set()
+        """Numbers of the queues with a retention."""
+        self._version = 0
+        self._names: tuple[int, list[str]] = (0, [])
 
     def queue(self, name: str) -> QueueState:
         try:
@@ -131,11 +136,20 @@ class Memory:
         self.by_name[queue.name] = queue
         self.by_number[queue.number] = queue
         self.by_generation[queue.generation] = queue
-        self._names = None
+        self.configure(queue, queue.settings)
+        self._version += 1
+
+    def configure(self, queue: QueueState, settings: QueueSettings) -> None:
+        queue.configure(settings)
+        if settings.retention_seconds is None:
+            self.retaining.discard(queue.number)
+        else:
+            self.retaining.add(queue.number)
 
     def remove(self, queue: QueueState) -> None:
         del self.by_name[queue.name], self.by_number[queue.number], self.by_generation[queue.generation]
-        self._names = None
+        self.retaining.discard(queue.number)
+        self._version += 1
 
     def regenerate(self, queue: QueueState, generation: int) -> None:
         """The queue's contents were abandoned."""
@@ -149,9 +163,10 @@ class Memory:
 
     def names(self) -> list[str]:
         """All names in order, kept until a queue comes or goes."""
-        if self._names is None:
-            self._names = sorted(self.by_name)
-        return self._names
+        version, names = self._version, self._names  # the version first: the writer raises it last
+        if names[0] != version:
+            names = self._names = (version, sorted(self.by_name))
+        return names[1]
 
 
 _decode_settings = msgspec.json.Decoder(QueueSettings).decode

@@ -65,7 +65,7 @@ class Receive(Operation[list[Message]]):
 
     @property
     def abandoned(self) -> bool:
-        return self.caller is not None and self.caller.disconnected
+        return self.future.cancelled() or (self.caller is not None and self.caller.disconnected)
 
 
 class Acknowledge(Operation[list[Settled]]):
@@ -83,8 +83,14 @@ class Acknowledge(Operation[list[Settled]]):
 class Step(Operation[Any]):
     """Any other verb: a function of the transaction, alone in a savepoint."""
 
-    __slots__ = ("run",)
+    __slots__ = ("run", "structural", "tick")
 
-    def __init__(self, future: Future[Any], run: Callable[[Transaction], Any]) -> None:
+    def __init__(
+        self, future: Future[Any], run: Callable[[Transaction], Any], structural: bool, tick: bool
+    ) -> None:
         super().__init__(future)
         self.run = run
+        self.tick = tick
+        """True where it only gives upkeep its turn."""
+        self.structural = structural
+        """True where it changes a queue itself, not its messages."""

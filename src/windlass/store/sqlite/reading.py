@@ -12,17 +12,11 @@ import apsw
 import msgspec
 
 from windlass.errors import StoreUnavailable
-from windlass.message import Life, Message, State
+from windlass.message import MAX_BATCH_BYTES, Life, Message, State
 from windlass.store.sqlite.memory import Memory
-from windlass.store.sqlite.receiving import cutoff
-from windlass.store.sqlite.transaction import (
-    COLUMNS,
-    WITH_CONTENT,
-    Transaction,
-    events_of,
-    fetch,
-    numbers,
-)
+from windlass.store.sqlite.ready import LIVING_ROWS, bounds, fitting, oldest
+from windlass.store.sqlite.rows import COLUMNS, WITH_CONTENT, Row, events_of, fetch, numbers
+from windlass.store.sqlite.transaction import Transaction
 
 R = TypeVar("R")
 
@@ -30,25 +24,25 @@ _BY_ID = COLUMNS.format(
     content=WITH_CONTENT,
     source="carray(?1) c CROSS JOIN messages m ON m.id = c.value LEFT JOIN deliveries d ON d.id = m.id",
 )
-_PEEK = {
-    State.READY: COLUMNS.format(
-        content=WITH_CONTENT,
-        source="ready r CROSS JOIN messages m ON m.id = r.id LEFT JOIN deliveries d ON d.id = r.id"
-        " WHERE r.generation = ?1 AND (m.expires IS NULL OR m.expires > ?3) AND m.at > ?4"
-        " ORDER BY r.rank, r.seq LIMIT ?2",
-    ),
-    State.BLOCKED: COLUMNS.format(
-        content=WITH_CONTENT,
-        source="grouped g CROSS JOIN messages m ON m.id = g.id LEFT JOIN deliveries d ON d.id = g.id"
-        " WHERE g.generation = ?1 AND coalesce(d.state, 0) = 0 AND ?3 AND ?4"
-        " AND NOT EXISTS (SELECT 1 FROM ready r WHERE r.generation = ?1 AND r.rank = m.rank AND r.seq = m.seq)"
-        " ORDER BY g.grp, g.seq LIMIT ?2",
-    ),
-    State.DEAD: COLUMNS.format(
-        content=WITH_CONTENT,
-        source="deliveries d CROSS JOIN messages m ON m.id = d.id"
-        " WHERE d.generation = ?1 AND d.state = 3 AND ?3 AND ?4 ORDER BY d.id LIMIT ?2",
-    ),
+_WAITING = (
+    "deliveries d INDEXED BY deliveries_due CROSS JOIN messages m ON m.id = d.id"
+    " WHERE d.due IS NOT NULL AND d.generation = ?1 AND d.state = {state} ORDER BY d.due LIMIT ?2"
+)
+_SOURCES = {
+    State.LEASED: _WAITING.format(state=int(State.LEASED)),
+    State.DELAYED: _WAITING.format(state=int(State.DELAYED)),
+    State.BLOCKED: "grouped g CROSS JOIN messages m ON m.id = g.id LEFT JOIN deliveries d ON d.id = g.id"
+    " WHERE g.generation = ?1 AND coalesce(d.state, 0) = 0"
+    " AND g.seq > (SELECT min(seq) FROM grouped WHERE generation = ?1 AND grp = g.grp)"
+    " ORDER BY g.grp, g.seq LIMIT ?2",
+    State.DEAD: "deliveries d CROSS JOIN messages m ON m.id = d.id"
+    " WHERE d.generation = ?1 AND d.state = 3 ORDER BY d.since, d.id LIMIT ?2",
+}
+_PEEK = {state: COLUMNS.format(content=WITH_CONTENT, source=source) for state, source in _SOURCES.items()}
+_SIZES = {
+    state: "SELECT count(*) FROM (SELECT sum(size) OVER (ROWS UNBOUNDED PRECEDING) AS total"
+    f" FROM (SELECT length(m.content) AS size FROM {source})) WHERE total <= {MAX_BATCH_BYTES}"
+    for state, source in _SOURCES.items()
 }
 
 
@@ -74,7 +68,9 @@ class Readers:
             if db is None:
                 db = self._local.db = self._connect()
                 self._opened.append(db)
-            return query(db)
+            with db:  # one snapshot for all of the query's statements
+                results = [query(db)]
+            return results[0]
         except apsw.Error as error:
             raise StoreUnavailable(f"The store could not be read: {error}", retry_after=1) from error
 
@@ -85,43 +81,45 @@ class Readers:
 
     async def peek(self, name: str, limit: int, state: State) -> list[Message]:
         queue = self._memory.queue(name)
+        limit = min(limit, queue.counts[state])  # and no row is looked for that is not there
+        if not limit:
+            return []
         now = self._now()
-        bindings = (queue.generation, limit, now, cutoff(queue, now))
-        rows = await self.run(lambda db: fetch(db, _PEEK[state], bindings))
-        return [row.message(queue) for row in rows]
+
+        def query(db: apsw.Connection) -> list[Row]:
+            if state is State.READY:
+                fits = fitting(db, queue, limit, now)
+                return fetch(db, LIVING_ROWS, bounds(db, queue, fits, now))
+            fits = max(1, next(db.execute(_SIZES[state], (queue.generation, limit)))[0])
+            return fetch(db, _PEEK[state], (queue.generation, fits))
+
+        return [
+            row.message(queue, lease_until=(row.due or 0) if state is State.LEASED else 0)
+            for row in await self.run(query)
+        ]
 
     async def oldest(self, name: str) -> int | None:
         queue = self._memory.queue(name)
 
-        def query(db: apsw.Connection) -> int | None:
-            heads = [
-                db.execute(
-                    "SELECT m.at FROM ready r JOIN messages m ON m.id = r.id"
-                    " WHERE r.generation = ? AND r.rank = ? ORDER BY r.seq LIMIT 1",
-                    (queue.generation, rank),
-                ).fetchone()
-                for rank in range(10)
-            ]
-            return min((head[0] for head in heads if head is not None), default=None)
+        now = self._now()
 
-        return await self.run(query) if queue.counts[State.READY] else None
+        return await self.run(lambda db: oldest(db, queue, now)) if queue.counts[State.READY] else None
 
     async def find(self, number: int) -> Life | None:
         return await self.run(lambda db: self._find(db, number))
 
     def _find(self, db: apsw.Connection, number: int) -> Life | None:
-        with db:  # one snapshot: a message that ends meanwhile is found on one side or the other
-            rows = fetch(db, _BY_ID, (numbers([number]),))
-            if rows:
-                queue = self._memory.by_generation.get(rows[0].generation)
-                if queue is None:
-                    return None
-                row = rows[0]
-                place = Transaction(db, self._memory, 0).place(queue, row)
-                return Life(row.message(queue), place.name.lower(), queue.name, events_of(row))
-            record = db.execute(
-                "SELECT life FROM ended WHERE id = ? AND until > ?", (number, self._now())
-            ).fetchone()
+        rows = fetch(db, _BY_ID, (numbers([number]),))
+        if rows:
+            row = rows[0]
+            queue = self._memory.by_generation.get(row.generation)
+            if queue is None:
+                return None
+            place = Transaction(db, self._memory, 0).place(queue, row)
+            return Life(row.message(queue), place.name.lower(), queue.name, events_of(row))
+        record = db.execute(
+            "SELECT life FROM ended WHERE id = ? AND until > ?", (number, self._now())
+        ).fetchone()
         return _ended(number, msgspec.json.decode(record[0])) if record else None
 
 

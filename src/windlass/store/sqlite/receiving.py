@@ -5,26 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from windlass.errors import WindlassError
-from windlass.message import Message, State
-from windlass.store.sqlite.memory import EXPIRING, QueueState
+from windlass.message import MAX_BATCH_BYTES, Message, State
+from windlass.store.sqlite import ready
+from windlass.store.sqlite.memory import EXPIRING, GROUPED, QueueState
 from windlass.store.sqlite.operation import Receive
-from windlass.store.sqlite.transaction import (
-    COLUMNS,
-    WITH_CONTENT,
-    Row,
-    Transaction,
-    fetch,
-    numbers,
-    values,
-)
+from windlass.store.sqlite.rows import Row, numbers, values
+from windlass.store.sqlite.transaction import Transaction
 
-_FROM_READY = "ready r CROSS JOIN messages m ON m.id = r.id LEFT JOIN deliveries d ON d.id = r.id WHERE r.generation = ?1"
-_HEADS = COLUMNS.format(content=WITH_CONTENT, source=_FROM_READY + " ORDER BY r.rank, r.seq LIMIT ?2")
-_LIVING_HEADS = COLUMNS.format(
-    content=WITH_CONTENT,
-    source=_FROM_READY
-    + " AND (m.expires IS NULL OR m.expires > ?3) AND m.at > ?4 ORDER BY r.rank, r.seq LIMIT ?2",
-)
 _LEASE = (
     "INSERT INTO deliveries (since, holder, due, id, generation, state, token, count)",
     "(?1, ?2, ?3, ?, ?, 1, ?, ?)",
@@ -32,8 +19,8 @@ _LEASE = (
     " state = 1, token = excluded.token, count = excluded.count",
 )
 _ROWS = 64
-_ONE_BY_ONE = 16
-"""Rows read at a time from a queue with groups, where a taken message may bring the next one up."""
+_FEW = 16
+"""Rows read at a time while each removal may bring up the next of its group."""
 
 
 def receive(tx: Transaction, operations: Sequence[Receive]) -> None:
@@ -54,77 +41,81 @@ def receive(tx: Transaction, operations: Sequence[Receive]) -> None:
         if queue.paused or tx.counted(queue, State.READY) <= 0:
             for op in ops:
                 op.result = []
-        elif tx.plain(queue):
-            _serve_plain(tx, queue, ops)
         else:
+            _serve(tx, queue, ops)
+
+
+def _serve(tx: Transaction, queue: QueueState, ops: Sequence[Receive]) -> None:
+    """Take what all ask for together, and deal it out. A removal may bring up the next of its group, which
+    then competes with the rest just as in a receive of its own."""
+    wanted = sum(op.limit for op in ops)
+    if wanted > 1 and ready.size(tx, queue, wanted) > MAX_BATCH_BYTES:
+        if len(ops) > 1:
             for op in ops:
-                _serve(tx, queue, op)
-
-
-def _serve_plain(tx: Transaction, queue: QueueState, ops: Sequence[Receive]) -> None:
-    """No groups, no ttl: what is ready is a prefix, taken by one range and dealt out."""
-    rows = fetch(tx.db, _HEADS, (queue.generation, sum(op.limit for op in ops)))
-    if rows:
-        last = rows[-1]
-        tx.db.execute(
-            "DELETE FROM ready WHERE generation = ? AND (rank, seq) <= (?, ?)",
-            (queue.generation, last.rank, last.seq),
-        )
-        tx.count(queue, State.READY, -len(rows))
-    removed: list[Row] = []
-    start = 0
-    for op in ops:
-        mine = rows[start : start + op.limit]
-        start += op.limit
-        if op.lease is None:
-            op.result = [row.message(queue, handed_out=True) for row in mine]
-            removed += mine
-        else:
-            op.result = _lease(tx, queue, mine, op)
-    if removed:
-        _remove(tx, queue, removed, ops[0].holder)
-
-
-def _serve(tx: Transaction, queue: QueueState, op: Receive) -> None:
-    """With groups or ttls: what has expired is passed over, and a removal may bring up the next of its
-    group, which then competes with the rest just as in a receive of its own."""
-    op.result = []
-    left = op.limit
-    while left > 0:
-        limit = min(left, _ONE_BY_ONE)
-        taken = fetch(tx.db, _LIVING_HEADS, (queue.generation, limit, tx.now, cutoff(queue, tx.now)))
-        if not taken:
+                _serve(tx, queue, [op])
             return
-        if op.lease is None:
-            grouped = next((n for n, row in enumerate(taken, 1) if row.grp is not None), len(taken))
-            del taken[grouped:]
-        left -= len(taken)
-        keys = [value for row in taken for value in (queue.generation, row.rank, row.seq)]
-        tx.db.execute(
-            f"DELETE FROM ready WHERE (generation, rank, seq) IN ({values('', '(?, ?, ?)', len(taken))})",
-            keys,
-        )
-        tx.count(queue, State.READY, -len(taken))
-        if op.lease is None:
-            op.result += [row.message(queue, handed_out=True) for row in taken]
-            _remove(tx, queue, taken, op.holder)
+        wanted = ready.fitting(tx.db, queue, wanted, tx.now)
+    timeless = ready.timeless(tx, queue)
+    careful = tx.counted(queue, GROUPED) > 0 and any(op.lease is None for op in ops)
+    taken: dict[Receive, list[Row]] = {op: [] for op in ops}
+    waiting = list(ops)
+    amount = wanted
+    while waiting and amount:
+        rows = ready.heads(tx, queue, min(amount, _FEW) if careful else amount)
+        if not rows:
+            break
+        dealt: list[tuple[Receive, list[Row]]] = []
+        start = 0
+        while waiting and start < len(rows):
+            op = waiting[0]
+            mine = rows[start : start + op.limit - len(taken[op])]
+            cut = _until_grouped(mine) if careful and op.lease is None else len(mine)
+            dealt.append((op, mine[:cut]))
+            taken[op] += mine[:cut]
+            start += cut
+            if len(taken[op]) == op.limit:
+                waiting.pop(0)
+            if cut and mine[cut - 1].grp is not None and op.lease is None:
+                break
+        rows = rows[:start]
+        amount -= len(rows)
+        if timeless:
+            ready.leave_front(tx, queue, rows[-1])
         else:
-            op.result += _lease(tx, queue, taken, op)
+            ready.leave(tx, rows)
+        tx.count(queue, State.READY, -len(rows))
+        _hand_out(tx, queue, dealt)
+    for op in ops:
+        if op.result is None:
+            op.result = []
 
 
-def cutoff(queue: QueueState, now: int) -> int:
-    """Messages enqueued at this moment (ms) or before are past their queue's retention."""
-    retention = queue.settings.retention_seconds
-    return now - round(retention * 1000) if retention is not None else -1
+def _until_grouped(rows: Sequence[Row]) -> int:
+    """How many rows there are up to the first of a group, that one included."""
+    return next((n for n, row in enumerate(rows, 1) if row.grp is not None), len(rows))
 
 
-def _remove(tx: Transaction, queue: QueueState, rows: Sequence[Row], holder: str) -> None:
+def _hand_out(tx: Transaction, queue: QueueState, dealt: Sequence[tuple[Receive, list[Row]]]) -> None:
+    """Messages that are no longer in `ready` go to those who asked."""
+    removed: list[Row] = []
+    for op, rows in dealt:
+        if op.lease is not None:
+            messages = _lease(tx, queue, rows, op)
+        else:
+            messages = [row.message(queue, handed_out=True) for row in rows]
+            removed += rows
+            if queue.remembers:
+                for row in rows:
+                    tx.remember(queue, row, "received", None, op.holder)
+        op.result = op.result + messages if op.result else messages
+    if removed:
+        _remove(tx, queue, removed)
+
+
+def _remove(tx: Transaction, queue: QueueState, rows: Sequence[Row]) -> None:
     """Messages that are no longer in `ready` leave for good, handed out without a lease."""
     tx.delete([row.id for row in rows], any(row.token is not None for row in rows))
     tx.outs[queue.number] = tx.outs.get(queue.number, 0) + len(rows)
-    if queue.remembers:
-        for row in rows:
-            tx.remember(queue, row, "received", None, holder)
     for row in rows:
         tx.ended.append(row.id)
         if row.expires is not None:

@@ -11,7 +11,8 @@ from windlass.errors import IdempotencyFull, IdempotencyKeyReused, QueueFull, To
 from windlass.message import Options, Sent, State
 from windlass.store.sqlite.memory import EXPIRING, QueueState
 from windlass.store.sqlite.operation import Send
-from windlass.store.sqlite.transaction import Transaction, values
+from windlass.store.sqlite.rows import values
+from windlass.store.sqlite.transaction import Transaction
 
 ANSWER_KEPT = 24 * 3600 * 1000
 """How long an Idempotency-Key is remembered, ms."""
@@ -36,37 +37,39 @@ def send(tx: Transaction, operations: Sequence[Send]) -> None:
     for op in operations:
         try:
             queue = tx.memory.queue(op.queue)
-            amount = len(op.contents)
-            _check(tx, queue, op.contents, coming.get(op.queue, 0))
-        except WindlassError as error:
-            op.error = error
-            continue
-        if op.options is None and op.once is None:
+            if op.options is not None or op.once is not None:
+                special.append((queue, op))
+                continue
+            _check_size(queue, op.contents)
             if queue.settings.max_length is not None:
+                amount = len(op.contents)
+                _check_room(tx, queue, amount, coming.get(op.queue, 0))
                 coming[op.queue] = coming.get(op.queue, 0) + amount
             plain.append((queue, op))
-        else:
-            special.append((queue, op))
+        except WindlassError as error:
+            op.error = error
     if plain:
         _send_plain(tx, plain)
     for queue, op in special:
         try:
-            _check(tx, queue, op.contents, 0)  # again: what went before may have filled the queue
             op.result = _send_special(tx, queue, op)
         except WindlassError as error:
             op.error = error
 
 
-def _check(tx: Transaction, queue: QueueState, contents: Sequence[bytes], coming: int) -> None:
-    settings = queue.settings
-    largest = len(contents[0]) if len(contents) == 1 else max(map(len, contents))
-    if largest > settings.max_message_bytes:
+def _check_size(queue: QueueState, contents: Sequence[bytes]) -> None:
+    largest = len(contents[0]) if len(contents) == 1 else max(map(len, contents), default=0)
+    if largest > queue.settings.max_message_bytes:
         raise TooLarge(
             f"The content has {largest:,} bytes; queue {queue.name!r} takes at most"
-            f" {settings.max_message_bytes:,} (max_message_bytes).",
+            f" {queue.settings.max_message_bytes:,} (max_message_bytes).",
             field="content",
         )
-    if settings.max_length is not None and tx.length(queue) + coming + len(contents) > settings.max_length:
+
+
+def _check_room(tx: Transaction, queue: QueueState, amount: int, coming: int = 0) -> None:
+    settings = queue.settings
+    if settings.max_length is not None and tx.length(queue) + coming + amount > settings.max_length:
         raise QueueFull(
             f"Queue {queue.name!r} holds {tx.length(queue) + coming:,} messages of at most"
             f" {settings.max_length:,} (max_length). Try again when some have left.",
@@ -112,20 +115,25 @@ def _send_special(tx: Transaction, queue: QueueState, op: Send) -> Sent:
     once = op.once
     if once is not None:
         known = tx.db.execute(
-            "SELECT fingerprint, answer FROM answers WHERE key = ? AND until > ?", (once.key, tx.now)
+            "SELECT fingerprint, answer, until FROM answers WHERE key = ?", (once.key,)
         ).fetchone()
-        if known is not None:
+        if known is not None and known[2] > tx.now:
             if known[0] != once.fingerprint:
                 raise IdempotencyKeyReused(field="Idempotency-Key")
             return _decode_sent(known[1])
-        if tx.memory.answers + tx.answers >= MAX_ANSWERS:
+        if known is None and tx.memory.answers + tx.answers >= MAX_ANSWERS:
             raise IdempotencyFull(
                 f"{MAX_ANSWERS:,} Idempotency-Keys are remembered, the most there may be; each is kept 24 h.",
                 retry_after=60,
             )
+    options_of = op.options or [Options()] * len(op.contents)
+    _check_size(queue, op.contents)
+    new = _count_new(tx, queue, options_of)
+    if new:  # what is there already takes no room
+        _check_room(tx, queue, new)
     numbers: list[int] = []
     duplicates: list[bool] = []
-    for content, options in zip(op.contents, op.options or [Options()] * len(op.contents), strict=True):
+    for content, options in zip(op.contents, options_of, strict=True):
         known_number = _known(tx, queue, options.dedup_id)
         if known_number is None:
             number = tx.allocate(1)
@@ -141,9 +149,19 @@ def _send_special(tx: Transaction, queue: QueueState, op: Send) -> Sent:
             "INSERT OR REPLACE INTO answers (key, fingerprint, answer, until) VALUES (?, ?, ?, ?)",
             (once.key, once.fingerprint, _encode(sent), tx.now + ANSWER_KEPT),
         )
-        tx.answers += 1
+        tx.answers += known is None
         tx.falls_due(tx.now + ANSWER_KEPT)
     return sent
+
+
+def _count_new(tx: Transaction, queue: QueueState, options_of: Sequence[Options]) -> int:
+    """How many of these messages are not there yet under their dedup id."""
+    if queue.settings.max_length is None:
+        return 0
+    ids = [options.dedup_id for options in options_of if options.dedup_id is not None]
+    if queue.settings.dedup_window_seconds <= 0:
+        return len(options_of)
+    return len(options_of) - len(ids) + sum(_known(tx, queue, dedup_id) is None for dedup_id in set(ids))
 
 
 def _known(tx: Transaction, queue: QueueState, dedup_id: str | None) -> int | None:
@@ -186,4 +204,4 @@ def _insert(tx: Transaction, queue: QueueState, number: int, content: bytes, opt
             tx.join_group(queue, number, number, options.group)
         tx.count(queue, State.DELAYED, 1)
     else:
-        tx.enter(queue, number, number, rank, options.group)
+        tx.enter(queue, number, number, rank, options.group, expires)

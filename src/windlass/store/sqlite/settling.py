@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
+
 from windlass.errors import ReceiptGone, ReceiptStale, WindlassError
 from windlass.message import Acknowledgement, Settled, State
+from windlass.store.sqlite import ready
 from windlass.store.sqlite.memory import EXPIRING, QueueState
 from windlass.store.sqlite.operation import Acknowledge
-from windlass.store.sqlite.receiving import cutoff
-from windlass.store.sqlite.transaction import BY_ID, Row, Transaction, fetch, numbers
+from windlass.store.sqlite.rows import BY_ID, Row, fetch, numbers
+from windlass.store.sqlite.transaction import Transaction
 
 _LIFE_LIMIT = 4_000
 """Characters of past events kept of one message; what follows is not recorded."""
@@ -32,12 +35,16 @@ def acknowledge(tx: Transaction, operations: Sequence[Acknowledge]) -> None:
     rows = {row.id: row for row in fetch(tx.db, BY_ID, (numbers(ids),))}
     done: dict[int, tuple[int, bool]] = {}
     for op in wanted:
-        op.result = [_settle(tx, ack, rows, done) for ack in op.acknowledgements]
+        op.result = [_settle(tx, op.queue, ack, rows, done) for ack in op.acknowledgements]
     tx.delete(list(done), delivered=True)
 
 
 def _settle(
-    tx: Transaction, ack: Acknowledgement, rows: dict[int, Row], done: dict[int, tuple[int, bool]]
+    tx: Transaction,
+    name: str,
+    ack: Acknowledgement,
+    rows: dict[int, Row],
+    done: dict[int, tuple[int, bool]],
 ) -> Settled:
     """Judge one receipt. `done` are those acknowledged before it in this commit: delivery, record kept."""
     if ack.number in done:
@@ -45,12 +52,14 @@ def _settle(
         return Settled.ACKNOWLEDGED if kept and delivery == ack.delivery else Settled.GONE
     row = rows.get(ack.number)
     if row is None:
-        record = tx.db.execute("SELECT token FROM ended WHERE id = ?", (ack.number,)).fetchone()
+        record = tx.db.execute(
+            "SELECT token FROM ended WHERE id = ? AND until > ?", (ack.number, tx.now)
+        ).fetchone()
         return Settled.ACKNOWLEDGED if record and record[0] == ack.delivery else Settled.GONE
     queue = tx.memory.by_generation.get(row.generation)
     if queue is None:
         return Settled.GONE  # purged, or deleted with its queue
-    if not _holds(tx, row, ack.delivery):
+    if queue.name != name or not _holds(tx, row, ack.delivery):
         return Settled.STALE
     kept = (queue.remembers or ack.outcome is not None) and tx.remember(
         queue, row, "acknowledged", ack.outcome
@@ -72,7 +81,7 @@ def _held(tx: Transaction, name: str, number: int, delivery: int) -> tuple[Queue
     queue = tx.memory.by_generation.get(rows[0].generation) if rows else None
     if queue is None:
         raise ReceiptGone
-    if not _holds(tx, rows[0], delivery):
+    if queue.name != name or not _holds(tx, rows[0], delivery):
         raise ReceiptStale
     return queue, rows[0]
 
@@ -95,7 +104,7 @@ def release(tx: Transaction, name: str, number: int, delivery: int, delay: int) 
 def end_delivery(tx: Transaction, queue: QueueState, row: Row, how: str, delay: int = 0) -> None:
     """A delivery failed: the message is ready again, or delayed, or has had its last chance."""
     over = row.lapsed or (row.expires is not None and row.expires <= tx.now)
-    if over or row.at <= cutoff(queue, tx.now):
+    if over or row.at <= queue.cutoff(tx.now):
         tx.end(queue, row, "expired", place=State.LEASED)
         return
     life = _longer(row.life, _lease_event(row), f'{{"event":"{how}","at":{tx.now}}}')
@@ -113,8 +122,10 @@ def end_delivery(tx: Transaction, queue: QueueState, row: Row, how: str, delay: 
     if due is not None:
         tx.count(queue, State.DELAYED, 1)
         tx.falls_due(due)
+    elif row.grp is not None and tx.head(queue, row.grp) != row.id:  # a dead letter came before it
+        tx.count(queue, State.BLOCKED, 1)
     else:
-        tx.insert_ready(queue, row.id, row.seq, row.rank)  # it led its group, so it still does
+        ready.enter(tx, queue, row.id, row.seq, row.rank, row.expires)
 
 
 def die(tx: Transaction, queue: QueueState, row: Row, life: str) -> None:
@@ -130,19 +141,19 @@ def die(tx: Transaction, queue: QueueState, row: Row, life: str) -> None:
     event = f'{{"event":"dead","at":{tx.now},"reason":"max_deliveries","deliveries":{row.count}'
     if target is None:
         tx.db.execute(
-            "UPDATE deliveries SET state = ?, due = NULL, since = NULL, holder = NULL, life = ? WHERE id = ?",
-            (int(State.DEAD), _longer(life, event + "}"), row.id),
+            "UPDATE deliveries SET state = ?, due = NULL, since = ?, holder = NULL, life = ? WHERE id = ?",
+            (int(State.DEAD), row.at, _longer(life, event + "}"), row.id),
         )
         tx.count(queue, State.DEAD, 1)
         return
     life = _longer(life, event + f',"from":"{queue.name}","to":"{target.name}"}}')
     tx.db.execute(
-        "UPDATE deliveries SET generation = ?, state = 0, due = NULL, since = NULL, holder = NULL, base = count,"
-        " life = ? WHERE id = ?",
+        "UPDATE deliveries SET generation = ?, state = 0, due = NULL, since = NULL, holder = NULL,"
+        " base = count, life = ? WHERE id = ?",
         (target.generation, life, row.id),
     )
     move(tx, row, queue, target, origin=queue.number)
-    tx.enter(target, row.id, row.seq, row.rank, row.grp)
+    tx.enter(target, row.id, row.seq, row.rank, row.grp, None)
 
 
 def move(tx: Transaction, row: Row, source: QueueState, target: QueueState, origin: int | None) -> None:
@@ -155,8 +166,8 @@ def move(tx: Transaction, row: Row, source: QueueState, target: QueueState, orig
 
 
 def _lease_event(row: Row) -> str:
-    holder = (row.holder or "").replace("\\", "").replace('"', "")
-    return f'{{"event":"leased","at":{row.since or 0},"until":{row.due or 0},"by":"{holder}"}}'
+    holder = msgspec.json.encode(row.holder or "").decode()
+    return f'{{"event":"leased","at":{row.since or 0},"until":{row.due or 0},"by":{holder}}}'
 
 
 def _longer(life: str | None, *events: str) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -74,7 +75,8 @@ class SQLiteStore(Store):
             db.execute("INSERT INTO meta (name, value) VALUES ('secret', ?)", (meta["secret"],))
         self.secret = meta["secret"]
         memory.next_number = memory.reserved = meta.get("next_number", 1)
-        self._clock.not_before(meta.get("last_time", 0))
+        newest = db.execute("SELECT at FROM messages ORDER BY id DESC LIMIT 1").fetchone()
+        self._clock.not_before(max(meta.get("last_time", 0), newest[0] if newest else 0))
         for number, name, generation, settings, paused, created_at in db.execute(
             "SELECT id, name, generation, settings, paused, created_at FROM queues"
         ):
@@ -82,7 +84,6 @@ class SQLiteStore(Store):
                 QueueState(number, name, generation, decode_settings(settings), bool(paused), created_at)
             )
         logged = counts.load(db, memory)
-        memory.abandoned = {row[0] for row in db.execute("SELECT generation FROM abandoned_generations")}
         memory.answers = next(db.execute("SELECT count(*) FROM answers"))[0]
         self._keys = {
             key_id: Key(key_id, name, digest, tuple(msgspec.json.decode(scopes)), created_at)
@@ -95,30 +96,28 @@ class SQLiteStore(Store):
     # --- queues -----------------------------------------------------------------------------------
 
     async def create_queue(self, name: str, settings: Mapping[str, Any]) -> tuple[QueueInfo, bool]:
-        return await self._step(
-            "create_queue", partial(administration.create_queue, name=name, named=settings)
-        )
+        run = partial(administration.create_queue, name=name, named=settings)
+        return await self._step("create_queue", run, structural=True)
 
     async def update_queue(
         self, name: str, settings: Mapping[str, Any], paused: bool | None = None
     ) -> QueueInfo:
         run = partial(administration.update_queue, name=name, changes=settings, paused=paused)
-        return await self._step("update_queue", run)
+        return await self._step("update_queue", run, structural=True)
 
     async def delete_queue(self, name: str) -> None:
-        await self._step("delete_queue", partial(administration.delete_queue, name=name))
+        await self._step("delete_queue", partial(administration.delete_queue, name=name), structural=True)
 
     def queues(self, prefix: str = "", after: str = "", limit: int = 100) -> list[QueueInfo]:
         names = self._memory.names()
         second = self._clock.now() // 1000
-        found = []
-        start = max(
-            bisect_right(names, after), bisect_right(names, prefix) - (prefix in self._memory.by_name)
-        )
-        for name in names[start : start + limit]:
-            if not name.startswith(prefix):
+        found: list[QueueInfo] = []
+        for name in islice(names, max(bisect_right(names, after), bisect_left(names, prefix)), None):
+            if len(found) >= limit or not name.startswith(prefix):
                 break
-            found.append(self._memory.by_name[name].info(second))
+            queue = self._memory.by_name.get(name)
+            if queue is not None:  # else deleted at this moment
+                found.append(queue.info(second))
         return found
 
     def queue(self, name: str) -> QueueInfo:
@@ -180,7 +179,7 @@ class SQLiteStore(Store):
         await self._step("cancel", partial(administration.cancel, name=queue, number=number))
 
     async def purge(self, queue: str) -> int:
-        return await self._step("purge", partial(administration.purge, name=queue))
+        return await self._step("purge", partial(administration.purge, name=queue), structural=True)
 
     async def redrive(self, queue: str, limit: int) -> tuple[int, bool]:
         moved = 0
@@ -220,9 +219,8 @@ class SQLiteStore(Store):
             """Every commit does a step of upkeep when it is due."""
 
         if self._writer.upkeep.next <= self._clock.now():
-            await self._step("expire", nothing)
-        moment = self._writer.upkeep.next
-        return moment if moment < 1 << 62 else None
+            await self._step("expire", nothing, tick=True)
+        return self._writer.upkeep.due
 
     def listen(self, listener: Callable[[Changes], None]) -> None:
         self._writer.listen(listener)
@@ -248,8 +246,10 @@ class SQLiteStore(Store):
     def keys(self) -> list[Key]:
         return list(self._keys.values())
 
-    def _step(self, verb: str, run: Callable[[Transaction], R]) -> Awaitable[R]:
+    def _step(
+        self, verb: str, run: Callable[[Transaction], R], *, structural: bool = False, tick: bool = False
+    ) -> Awaitable[R]:
         self.calls[verb] += 1
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._writer.submit(Step(future, run))
+        self._writer.submit(Step(future, run, structural, tick))
         return future

@@ -2,114 +2,23 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import apsw
 import msgspec
 
 from windlass.clock import rfc3339
-from windlass.message import Message, State
+from windlass.message import State
+from windlass.store.sqlite import ready
 from windlass.store.sqlite.counts import difference
 from windlass.store.sqlite.memory import EXPIRING, GROUPED, Memory, QueueState
+from windlass.store.sqlite.rows import BY_ID, Row, events_of, fetch, numbers
 
 RESERVE = 1_000_000
 """Numbers reserved at a time: a crash leaves a gap, never a number given out twice."""
 
 _encode = msgspec.json.Encoder().encode
-
-
-class Row(msgspec.Struct, array_like=True, gc=False):
-    """A living message as the writer handles it: ids and small columns; the content beside it."""
-
-    id: int
-    generation: int
-    seq: int
-    at: int
-    rank: int
-    grp: str | None
-    headers: str | None
-    expires: int | None
-    home: int | None
-    origin: int | None
-    token: int | None
-    """None: it has no row in `deliveries`."""
-    count: int | None
-    base: int | None
-    state: int | None
-    due: int | None
-    since: int | None
-    holder: str | None
-    lapsed: int | None
-    life: str | None
-    size: int
-    content: bytes = b""
-
-    def message(
-        self, queue: QueueState, *, handed_out: bool = False, delivery: int = 0, lease_until: int = 0
-    ) -> Message:
-        return Message(
-            self.home or queue.number,
-            self.id,
-            self.content,
-            self.at,
-            (self.count or 0) + handed_out,
-            9 - self.rank,
-            self.grp,
-            self.headers.encode() if self.headers is not None else None,
-            delivery,
-            lease_until,
-        )
-
-
-_decode_rows = msgspec.json.Decoder(list[Row]).decode
-
-# One row of JSON for all messages, and their contents end to end: the interpreter's lock is let go and
-# taken once a statement, not once a message, while the event loop wants it too.
-COLUMNS = """
-    SELECT json_group_array(json_array(id, generation, seq, at, rank, grp, headers, expires, home, origin,
-               token, count, base, state, due, since, holder, lapsed, life, length(content))),
-           CAST(group_concat(CAST(content AS TEXT), '') AS BLOB)
-      FROM (SELECT m.id AS id, m.generation AS generation, m.seq AS seq, m.at AS at, m.rank AS rank,
-                   m.grp AS grp, CAST(m.headers AS TEXT) AS headers, m.expires AS expires, m.home AS home,
-                   m.origin AS origin, d.token AS token, d.count AS count, d.base AS base,
-                   d.state AS state, d.due AS due, d.since AS since, d.holder AS holder,
-                   d.lapsed AS lapsed, d.life AS life, {content} AS content
-              FROM {source})
-"""
-WITH_CONTENT = "m.content"
-WITHOUT_CONTENT = "x''"
-
-BY_ID = COLUMNS.format(
-    content=WITHOUT_CONTENT,
-    source="carray(?1) c CROSS JOIN messages m ON m.id = c.value LEFT JOIN deliveries d ON d.id = m.id",
-)
-
-
-def fetch(db: apsw.Connection, sql: str, bindings: Sequence[Any] | dict[str, Any]) -> list[Row]:
-    """Run a query made from COLUMNS."""
-    text, contents = next(db.execute(sql, bindings))
-    rows = _decode_rows(text)
-    if contents:
-        start = 0
-        for row in rows:
-            end = start + row.size
-            row.content = contents[start:end]
-            start = end
-    return rows
-
-
-def numbers(ids: Iterable[int]) -> Any:
-    """Many numbers as one binding: `x IN carray(?)`."""
-    return apsw.carray(array("q", ids))
-
-
-@lru_cache(maxsize=256)
-def values(prefix: str, row: str, count: int, suffix: str = "") -> str:
-    """An INSERT of `count` rows in one statement."""
-    return f"{prefix} VALUES {','.join([row] * count)} {suffix}"
 
 
 class Transaction:
@@ -158,13 +67,6 @@ class Transaction:
         if self.due is None or moment < self.due:
             self.due = moment
 
-    def plain(self, queue: QueueState) -> bool:
-        """queue.plain as this transaction sees it."""
-        row = self.differences.get(queue.number)
-        if row and (row[EXPIRING] or row[GROUPED]):
-            return not self.counted(queue, EXPIRING) and not self.counted(queue, GROUPED) and queue.plain
-        return queue.plain
-
     def allocate(self, amount: int) -> int:
         """The first of `amount` new numbers."""
         first = self.next_number
@@ -179,13 +81,6 @@ class Transaction:
 
     # --- a message comes in, moves, and leaves --------------------------------------------------------
 
-    def insert_ready(self, queue: QueueState, number: int, seq: int, rank: int) -> None:
-        self.db.execute(
-            "INSERT INTO ready (generation, rank, seq, id) VALUES (?, ?, ?, ?)",
-            (queue.generation, rank, seq, number),
-        )
-        self.became_ready(queue)
-
     def head(self, queue: QueueState, group: str) -> int | None:
         """The number of the first living message of a group."""
         row = self.db.execute(
@@ -194,14 +89,27 @@ class Transaction:
         ).fetchone()
         return row[0] if row else None
 
-    def enter(self, queue: QueueState, number: int, seq: int, rank: int, group: str | None) -> None:
+    def enter(
+        self, queue: QueueState, number: int, seq: int, rank: int, group: str | None, expires: int | None
+    ) -> None:
         """A message without delay comes into a queue: it is ready, or blocked behind its group."""
         if group is not None:
+            former = self.head(queue, group)
             self.join_group(queue, number, seq, group)
             if self.head(queue, group) != number:
                 self.count(queue, State.BLOCKED, 1)
                 return
-        self.insert_ready(queue, number, seq, rank)
+            if former is not None:
+                self._step_back(queue, former)
+        ready.enter(self, queue, number, seq, rank, expires)
+
+    def _step_back(self, queue: QueueState, number: int) -> None:
+        """An older message of its group came in by way of a dead letter: if `number` is ready, it waits."""
+        row = fetch(self.db, BY_ID, (numbers([number]),))[0]
+        if row.state in (None, State.READY):
+            ready.leave(self, [row])
+            self.count(queue, State.READY, -1)
+            self.count(queue, State.BLOCKED, 1)
 
     def join_group(self, queue: QueueState, number: int, seq: int, group: str) -> None:
         self.db.execute(
@@ -223,16 +131,16 @@ class Transaction:
         if not was_head:
             return
         following = self.db.execute(
-            "SELECT m.id, m.seq, m.rank, d.state FROM grouped g JOIN messages m ON m.id = g.id"
+            "SELECT m.id, m.seq, m.rank, m.expires, d.state FROM grouped g JOIN messages m ON m.id = g.id"
             " LEFT JOIN deliveries d ON d.id = m.id"
             " WHERE g.generation = ? AND g.grp = ? ORDER BY g.seq LIMIT 1",
             (queue.generation, row.grp),
         ).fetchone()
         if following is not None:
-            number, seq, rank, state = following
-            if state != State.DELAYED:
+            number, seq, rank, expires, state = following
+            if state in (None, State.READY):  # else it is delayed, or leased since before this one came
                 self.count(queue, State.BLOCKED, -1)
-                self.insert_ready(queue, number, seq, rank)
+                ready.enter(self, queue, number, seq, rank, expires)
 
     def place(self, queue: QueueState, row: Row) -> State:
         """Where a message of this row is now."""
@@ -252,13 +160,10 @@ class Transaction:
         outcome: bytes | None = None,
         holder: str | None = None,
     ) -> bool:
-        """End one message that is at `place`; True if a record is kept. `ready` is cleaned here too."""
+        """End one message that is at `place`; True if a record is kept."""
         kept = self.remember(queue, row, how, outcome, holder)
         if place is State.READY:
-            self.db.execute(
-                "DELETE FROM ready WHERE generation = ? AND rank = ? AND seq = ?",
-                (queue.generation, row.rank, row.seq),
-            )
+            ready.leave(self, [row])
         self.delete([row.id], row.token is not None)
         self.forget(queue, row, place)
         return kept
@@ -316,26 +221,3 @@ class Transaction:
         )
         self.falls_due(until)
         return True
-
-
-def events_of(row: Row) -> list[dict[str, Any]]:
-    """A living message's past: sent, and what `life` kept, and the lease that runs."""
-    events: list[dict[str, Any]] = [{"event": "sent", "at": rfc3339(row.at).decode()}]
-    if row.life:
-        for event in msgspec.json.decode(f"[{row.life}]"):
-            for name in ("at", "until"):
-                if isinstance(event.get(name), int):
-                    event[name] = rfc3339(event[name]).decode()
-            events.append(event)
-    if row.state == State.LEASED and row.since is not None and row.due is not None:
-        events.append(
-            {
-                "event": "leased",
-                "at": rfc3339(row.since).decode(),
-                "until": rfc3339(row.due).decode(),
-                "by": row.holder,
-            }
-        )
-    elif row.state == State.DELAYED and row.due is not None:
-        events.append({"event": "delayed", "until": rfc3339(row.due).decode()})
-    return events

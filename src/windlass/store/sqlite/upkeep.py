@@ -1,32 +1,31 @@
 """What time brings: leases, delays and ttls run out, abandoned rows are swept, old records go.
 
 All of it in steps: a step looks at its watch between small bites and stops after `BUDGET`, so that no
-request ever waits for a whole purge or for ten million leases that end together.
+request ever waits for a whole purge or for ten million leases that end together. While requests come and
+more is to do than a step holds, upkeep takes a tenth of the writer's time.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
 
 import apsw
 
 from windlass.message import State
+from windlass.store.sqlite import ready
 from windlass.store.sqlite.memory import EXPIRING, Memory, QueueState
-from windlass.store.sqlite.receiving import cutoff
+from windlass.store.sqlite.rows import COLUMNS, WITHOUT_CONTENT, Row, fetch, numbers
 from windlass.store.sqlite.settling import end_delivery
-from windlass.store.sqlite.transaction import (
-    COLUMNS,
-    WITHOUT_CONTENT,
-    Row,
-    Transaction,
-    fetch,
-    numbers,
-)
+from windlass.store.sqlite.transaction import Transaction
 
 BUDGET = 0.004
 """Seconds of writer time a step may begin new work in; the last bite takes it to 5 ms at most."""
-_BITE = 256
+BITE = 256
+_REST = 9
+"""How much longer than a step that was cut short upkeep rests while requests come."""
+_NEVER = 1 << 62
 _RETENTION_EVERY = 1_000
 """How often queues with a retention are looked at, ms."""
 
@@ -41,37 +40,59 @@ _EXPIRED = COLUMNS.format(
 )
 _OLD = COLUMNS.format(
     content=WITHOUT_CONTENT,
-    source="ready r CROSS JOIN messages m ON m.id = r.id LEFT JOIN deliveries d ON d.id = r.id"
-    " WHERE r.generation = ?1 AND r.rank = ?2 AND m.at <= ?3 ORDER BY r.seq LIMIT ?4",
+    source=f"""({
+        " UNION ALL ".join(
+            f"SELECT r.id FROM ranks k CROSS JOIN {table} r"
+            " ON r.generation = ?1 AND r.rank = k.rank AND r.seq <= ?2"
+            for table in ("ready", "fleeting")
+        )
+    } LIMIT ?3) r CROSS JOIN messages m ON m.id = r.id LEFT JOIN deliveries d ON d.id = r.id""",
 )
 _OLD_DEAD = COLUMNS.format(
     content=WITHOUT_CONTENT,
     source="deliveries d CROSS JOIN messages m ON m.id = d.id"
-    " WHERE d.generation = ?1 AND d.state = 3 AND m.at <= ?2 ORDER BY d.id LIMIT ?3",
+    " WHERE d.generation = ?1 AND d.state = 3 AND d.since <= ?2 ORDER BY d.since LIMIT ?3",
 )
+_OVER_BLOCKS = """
+    DELETE FROM fleeting_blocks WHERE (generation, rank, block) IN
+        (SELECT generation, rank, block FROM fleeting_blocks WHERE latest <= ? LIMIT ?)
+"""
 # A lease of an ordinary message that ran out: its row joins `life` and it is ready again.
 _BACK = """
     UPDATE deliveries SET state = 0, due = NULL, since = NULL, holder = NULL,
            life = CASE WHEN state = 2 OR length(coalesce(life, '')) > 3800 THEN life ELSE
-                  coalesce(life || ',', '') || '{"event":"leased","at":' || since || ',"until":' || due || ',"by":'
-                  || json_quote(holder) || '},{"event":"lease_expired","at":' || due || '}' END
+                  coalesce(life || ',', '') || '{"event":"leased","at":' || since || ',"until":' || due
+                  || ',"by":' || json_quote(holder) || '},{"event":"lease_expired","at":' || due || '}' END
      WHERE id IN carray(?)
 """
-_READY = (
-    "INSERT INTO ready (generation, rank, seq, id)"
-    " SELECT generation, rank, seq, id FROM messages WHERE id IN carray(?)"
-)
+
+
+# Where rows of a generation lie, and their keys.
+_PLACES = {
+    "ready": "generation, rank, seq",
+    "fleeting": "generation, rank, seq",
+    "grouped": "generation, grp, seq",
+}
 
 
 class Watch:
     """Says when a step has had its time."""
 
     def __init__(self) -> None:
-        self._end = time.perf_counter() + BUDGET
+        self._start = time.perf_counter()
 
     @property
     def over(self) -> bool:
-        return time.perf_counter() >= self._end
+        return self.spent >= BUDGET
+
+    @property
+    def spent(self) -> float:
+        """Seconds since the step began."""
+        return time.perf_counter() - self._start
+
+
+Job = Callable[[Transaction, Watch], bool]
+"""Takes a bite. True: there may be more."""
 
 
 class Upkeep:
@@ -83,28 +104,53 @@ class Upkeep:
         self.next = 0
         """When the next step is due, ms; 0: now."""
         self._retention_at = 0
+        self._retaining: Iterator[int] = iter(())
+        """The queues with a retention that this round has not looked at."""
+        self._round_began = -1
+        self._rest_until = 0.0
+        """Until when (perf_counter) requests go before a backlog; 0: there is none."""
+        self._requests = False
+        """Whether requests came since the last step."""
+
+    @property
+    def due(self) -> int | None:
+        """`next`, or None: never."""
+        return self.next if self.next < _NEVER else None
 
     def falls_due(self, moment: int) -> None:
         self.next = min(self.next, moment)
 
+    def put_off(self, moment: int) -> None:
+        """No step before `moment`."""
+        self.next = max(self.next, moment)
+
+    def turn(self, now: int, requests: bool) -> bool:
+        """Whether this commit does a step: something is due, and it does not crowd the requests out."""
+        self._requests = self._requests or requests
+        return now >= self.next and (not self._requests or time.perf_counter() >= self._rest_until)
+
     def step(self, tx: Transaction) -> Callable[[], None]:
         """Work for at most 5 ms inside `tx`. Call what it returns when the transaction is on disk."""
         watch = Watch()
-        jobs = (self._due, self._expired, self._retention, self._sweep, self._records)
+        jobs: tuple[Job, ...] = (
+            self._blocks, self._due, self._expired, self._retention, self._sweep, self._records,
+        )  # fmt: skip
         finished = all(self._repeat(job, tx, watch) for job in jobs)
         moment = self._next_due() if finished else tx.now
-        if finished and any(q.settings.retention_seconds is not None for q in self._memory.by_name.values()):
+        if finished and self._memory.retaining:
             moment = min(moment, self._retention_at)
+        self._requests = False
+        self._rest_until = 0.0 if finished else time.perf_counter() + _REST * watch.spent
 
         def done() -> None:
             self.next = moment
 
         return done
 
-    def _repeat(self, job: Callable[[Transaction], bool], tx: Transaction, watch: Watch) -> bool:
+    def _repeat(self, job: Job, tx: Transaction, watch: Watch) -> bool:
         """Take bites until nothing is left (True) or the time is up (False)."""
         while not watch.over:
-            if not job(tx):
+            if not job(tx, watch):
                 return True
         return False
 
@@ -121,165 +167,162 @@ class Upkeep:
             )
             for row in self._db.execute(f"SELECT min({column}) FROM {table} WHERE {column} IS NOT NULL")
         ]
-        return min((moment for moment in moments if moment is not None), default=1 << 62)
+        return min((moment for moment in moments if moment is not None), default=_NEVER)
 
     # --- leases and delays --------------------------------------------------------------------------
 
-    def _due(self, tx: Transaction) -> bool:
-        rows = fetch(tx.db, _DUE, (tx.now, _BITE))
+    def _due(self, tx: Transaction, watch: Watch) -> bool:
+        rows = fetch(tx.db, _DUE, (tx.now, BITE))
         simple: dict[int, list[Row]] = {}
+        swept: list[int] = []
         for row in rows:
             queue = self._memory.by_generation.get(row.generation)
             if queue is None:
-                self._delete(tx, [row])
-            elif row.state == State.DELAYED:
-                if row.grp is None:
-                    simple.setdefault(queue.number, []).append(row)
-                else:
-                    _promote(tx, queue, row)
-            elif (
-                row.grp is None
-                and queue.settings.max_deliveries is None
-                and not row.lapsed
-                and row.expires is None
-                and row.at > cutoff(queue, tx.now)
-            ):
+                swept.append(row.id)
+            elif row.grp is None and _just_ready(queue, row, tx.now):
                 simple.setdefault(queue.number, []).append(row)
+            elif watch.over:
+                continue  # the next step finds it again
+            elif row.state == State.DELAYED:
+                _promote(tx, queue, row)
             else:
                 end_delivery(tx, queue, row, "lease_expired")
+        tx.delete(swept, delivered=True)
         back = [row.id for group in simple.values() for row in group]
         if back:
             tx.db.execute(_BACK, (numbers(back),))
-            tx.db.execute(_READY, (numbers(back),))
         for number, group in simple.items():
             queue = self._memory.by_number[number]
             for state in (State.LEASED, State.DELAYED):
                 amount = sum(row.state == state for row in group)
                 if amount:
                     tx.count(queue, state, -amount)
-            tx.became_ready(queue, len(group))
+            ready.enter_all(tx, queue, group)
         return bool(rows)
 
     # --- ttl and retention --------------------------------------------------------------------------
 
-    def _expired(self, tx: Transaction) -> bool:
-        rows = fetch(tx.db, _EXPIRED, (tx.now, _BITE))
-        for row in rows:
-            queue = self._memory.by_generation.get(row.generation)
-            if queue is None:
-                self._delete(tx, [row])
-            elif row.state == State.LEASED:
-                # Whoever holds it may finish; it will not be handed out again.
-                tx.db.execute("UPDATE messages SET expires = NULL WHERE id = ?", (row.id,))
-                tx.db.execute("UPDATE deliveries SET lapsed = 1 WHERE id = ?", (row.id,))
-                tx.count(queue, EXPIRING, -1)
-        self._end_all(tx, (row for row in rows if row.state != State.LEASED))
+    def _blocks(self, tx: Transaction, watch: Watch) -> bool:  # noqa: ARG002 - set-based
+        """First of all: receives pass a block that is over by way of its row here."""
+        tx.db.execute(_OVER_BLOCKS, (tx.now, BITE))
+        return tx.db.changes() > 0
+
+    def _expired(self, tx: Transaction, watch: Watch) -> bool:
+        rows = fetch(tx.db, _EXPIRED, (tx.now, BITE))
+        leased = [row for row in rows if row.state == State.LEASED]
+        if leased:
+            # Whoever holds one may finish; it will not be handed out again.
+            ids = [row.id for row in leased]
+            tx.db.execute("UPDATE messages SET expires = NULL WHERE id IN carray(?)", (numbers(ids),))
+            tx.db.execute("UPDATE deliveries SET lapsed = 1 WHERE id IN carray(?)", (numbers(ids),))
+            for row in leased:
+                if queue := self._memory.by_generation.get(row.generation):
+                    tx.count(queue, EXPIRING, -1)
+        self._end_all(tx, (row for row in rows if row.state != State.LEASED), watch)
         return bool(rows)
 
-    def _end_all(self, tx: Transaction, rows: Iterable[Row]) -> None:
-        """End expired messages that are not leased."""
-        plain: list[Row] = []
+    def _end_all(self, tx: Transaction, rows: Iterable[Row], watch: Watch) -> None:
+        """End messages that ran out and are not leased."""
+        simple: list[Row] = []
+        delivered: list[Row] = []
+        swept: list[int] = []
         for row in rows:
             queue = self._memory.by_generation.get(row.generation)
             if queue is None:
-                continue
-            place = tx.place(queue, row)
-            if place is State.READY and row.grp is None and not queue.remembers:
-                plain.append(row)
+                swept.append(row.id)  # `fleeting` leads to the block, not to the row: see _sweep
+            elif row.grp is None and not queue.remembers:
+                place = State.READY if row.state is None else State(row.state)
+                if place is State.READY:
+                    simple.append(row)
+                else:
+                    delivered.append(row)
                 tx.forget(queue, row, place)
-            else:
-                tx.end(queue, row, "expired", place=place)
-        if plain:
-            ids = [row.id for row in plain]
-            tx.db.execute(
-                "DELETE FROM ready WHERE (generation, rank, seq) IN"
-                " (SELECT generation, rank, seq FROM messages WHERE id IN carray(?))",
-                (numbers(ids),),
-            )
-            tx.delete(ids, delivered=any(row.token is not None for row in plain))
+            elif not watch.over:
+                tx.end(queue, row, "expired", place=tx.place(queue, row))
+        if simple:
+            ready.leave(tx, simple)
+        tx.delete(swept, delivered=True)
+        simple += delivered
+        tx.delete([row.id for row in simple], delivered=any(row.token is not None for row in simple))
 
-    def _retention(self, tx: Transaction) -> bool:
+    def _retention(self, tx: Transaction, watch: Watch) -> bool:
+        """Look at one queue."""
         if tx.now < self._retention_at:
             return False
-        for queue in self._memory.by_name.values():
-            if queue.settings.retention_seconds is None:
-                continue
-            limit = cutoff(queue, tx.now)
-            rows = fetch(tx.db, _OLD_DEAD, (queue.generation, limit, _BITE))
-            for rank in range(10) if queue.counts[State.READY] else ():
-                head = tx.db.execute(
-                    "SELECT m.at FROM ready r JOIN messages m ON m.id = r.id"
-                    " WHERE r.generation = ? AND r.rank = ? ORDER BY r.seq LIMIT 1",
-                    (queue.generation, rank),
-                ).fetchone()
-                if head is not None and head[0] <= limit:  # within a rank the oldest is first
-                    rows += fetch(tx.db, _OLD, (queue.generation, rank, limit, _BITE))
-            if rows:
-                self._end_all(tx, rows)
-                return True
-        self._retention_at = tx.now + _RETENTION_EVERY
-        return False
+        number = next(self._retaining, None)
+        if number is None:
+            if self._round_began == tx.now:
+                self._retention_at = tx.now + _RETENTION_EVERY
+                self._round_began = -1
+                return False
+            self._round_began = tx.now
+            self._retaining = iter(sorted(self._memory.retaining))
+            return True
+        queue = self._memory.by_number.get(number)
+        if queue is None:
+            return True
+        rows = fetch(tx.db, _OLD_DEAD, (queue.generation, queue.cutoff(tx.now), BITE))
+        if queue.counts[State.READY]:
+            queue.past = ready.past(tx.db, queue, tx.now)
+            rows += fetch(tx.db, _OLD, (queue.generation, queue.past, BITE))
+        if rows:
+            self._retaining = chain([number], self._retaining)
+            self._end_all(tx, rows, watch)
+        return True
 
     # --- sweeping -----------------------------------------------------------------------------------
 
-    def _sweep(self, tx: Transaction) -> bool:
-        """Delete a bite of an abandoned generation. Each index that holds a row leads to it; what is
+    def _sweep(self, tx: Transaction, watch: Watch) -> bool:  # noqa: ARG002 - set-based
+        """Delete a bite of an abandoned generation. Each table that holds a row leads to it; what is
         leased or delayed goes when its time comes."""
-        for generation in list(self._memory.abandoned):
-            for table in ("ready", "grouped"):
-                ids = [
-                    row[0]
-                    for row in tx.db.execute(
-                        f"SELECT id FROM {table} WHERE generation = ? LIMIT ?", (generation, _BITE)
-                    )
-                ]
-                if ids:
-                    self._delete_ids(tx, table, generation, ids)
-                    return True
-            dead = [
-                row[0]
-                for row in tx.db.execute(
-                    "SELECT id FROM deliveries WHERE generation = ? AND state = 3 LIMIT ?",
-                    (generation, _BITE),
+        row = tx.db.execute("SELECT generation FROM abandoned_generations LIMIT 1").fetchone()
+        if row is None:
+            return False
+        for table, place in _PLACES.items():
+            ids = [
+                found[0]
+                for found in tx.db.execute(
+                    f"DELETE FROM {table} WHERE ({place}) IN"
+                    f" (SELECT {place} FROM {table} WHERE generation = ? LIMIT ?) RETURNING id",
+                    (*row, BITE),
                 )
             ]
-            if dead:
-                tx.delete(dead, delivered=True)
+            if ids:
+                if table == "grouped":
+                    # One that is leased or delayed stays until it is due; `deliveries` leads to it.
+                    waiting = tx.db.execute(
+                        "SELECT id FROM deliveries WHERE id IN carray(?) AND due IS NOT NULL", (numbers(ids),)
+                    )
+                    ids = sorted(set(ids) - {found[0] for found in waiting})
+                tx.delete(ids, delivered=True)
                 return True
-            tx.db.execute("DELETE FROM abandoned_generations WHERE generation = ?", (generation,))
-            tx.on_commit.append(lambda generation=generation: self._memory.abandoned.discard(generation))  # type: ignore[misc]
-        return False
-
-    def _delete_ids(self, tx: Transaction, table: str, generation: int, ids: list[int]) -> None:
-        keys = {"ready": "(generation, rank, seq)", "grouped": "(generation, grp, seq)"}[table]
-        tx.db.execute(
-            f"DELETE FROM {table} WHERE {keys} IN"
-            f" (SELECT {keys[1:-1]} FROM {table} WHERE generation = ? LIMIT ?)",
-            (generation, len(ids)),
-        )
-        # A leased or delayed message of a group stays until it is due; its row in `deliveries` leads to it.
-        waiting = {
-            row[0]
-            for row in tx.db.execute(
-                "SELECT id FROM deliveries WHERE id IN carray(?) AND due IS NOT NULL", (numbers(ids),)
+        dead = [
+            found[0]
+            for found in tx.db.execute(
+                "SELECT id FROM deliveries WHERE generation = ? AND state = 3 LIMIT ?", (*row, BITE)
             )
-        }
-        tx.delete([number for number in ids if number not in waiting], delivered=True)
-
-    def _delete(self, tx: Transaction, rows: list[Row]) -> None:
-        """Delete rows of an abandoned generation."""
-        tx.delete([row.id for row in rows], delivered=True)
+        ]
+        tx.db.execute(
+            "DELETE FROM fleeting_blocks WHERE (generation, rank, block) IN"
+            " (SELECT generation, rank, block FROM fleeting_blocks WHERE generation = ? LIMIT ?)",
+            (*row, BITE),
+        )
+        if dead or tx.db.changes():
+            tx.delete(dead, delivered=True)
+            return True
+        tx.db.execute("DELETE FROM abandoned_generations WHERE generation = ?", row)
+        return True
 
     # --- records ------------------------------------------------------------------------------------
 
-    def _records(self, tx: Transaction) -> bool:
+    def _records(self, tx: Transaction, watch: Watch) -> bool:  # noqa: ARG002 - set-based
         """Forget what need not be remembered any more."""
         more = False
         for table, key in (("dedup", "(queue, dedup_id)"), ("answers", "key"), ("ended", "id")):
             tx.db.execute(
                 f"DELETE FROM {table} WHERE {key} IN"
                 f" (SELECT {key.strip('()')} FROM {table} WHERE until <= ? LIMIT ?)",
-                (tx.now, _BITE),
+                (tx.now, BITE),
             )
             gone = tx.db.changes()
             if table == "answers":
@@ -288,12 +331,25 @@ class Upkeep:
         return more
 
 
+def _just_ready(queue: QueueState, row: Row, now: int) -> bool:
+    """True where a message without a group, whose lease or delay is over, only becomes ready."""
+    if row.state == State.DELAYED:
+        return True
+    limit = queue.settings.max_deliveries
+    return (
+        not row.lapsed
+        and (row.expires is None or row.expires > now)
+        and row.at > queue.cutoff(now)
+        and (limit is None or (row.count or 0) - (row.base or 0) < limit)
+    )
+
+
 def _promote(tx: Transaction, queue: QueueState, row: Row) -> None:
     """A delay of a message of a group is over."""
     tx.db.execute("UPDATE deliveries SET state = 0, due = NULL WHERE id = ?", (row.id,))
     tx.count(queue, State.DELAYED, -1)
     assert row.grp is not None
     if tx.head(queue, row.grp) == row.id:
-        tx.insert_ready(queue, row.id, row.seq, row.rank)
+        ready.enter(tx, queue, row.id, row.seq, row.rank, row.expires)
     else:
         tx.count(queue, State.BLOCKED, 1)

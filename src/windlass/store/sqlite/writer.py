@@ -3,15 +3,17 @@
 The event loop appends operations and goes on. The writer takes all that is there, runs them as few
 statements in one transaction, commits (one fsync), and hands all answers back in one call to the loop.
 An answer never leaves before the commit. When a transaction fails as a whole, each operation is tried
-again alone, so that one that cannot be done (a disk too full for a large message) does not take the
-others with it.
+again alone and without upkeep, so that one that cannot be done (a disk too full for a large message)
+does not take the others with it. An operation that creates, changes, purges or deletes a queue is the
+last of its transaction.
 """
 
 from __future__ import annotations
 
 import threading
 from asyncio import AbstractEventLoop
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from queue import SimpleQueue
 from typing import Any
@@ -35,6 +37,8 @@ log = structlog.get_logger("windlass.store")
 
 MAX_COMMIT = 1_024
 """Operations in one transaction at most."""
+_UPKEEP_RETRY = 1_000
+"""How long upkeep rests after a commit that failed, ms: it may itself be what fails."""
 _TIME_EVERY = 1_000
 """How often the time is noted on disk, ms: a restart's clock begins no earlier."""
 
@@ -46,7 +50,9 @@ class Writer:
         self._db = db
         self._memory = memory
         self._clock = clock
-        self._pending: SimpleQueue[Operation[Any] | None] = SimpleQueue()
+        self._gathered: deque[Operation[Any]] = deque()
+        self._flushing: AbstractEventLoop | None = None
+        self._wake: SimpleQueue[None] = SimpleQueue()
         self._closing = False
         self._listeners: list[Callable[[Changes], None]] = []
         self._fold = counts.Fold()
@@ -60,7 +66,16 @@ class Writer:
         """Queue an operation. Called on an event loop; its future is set there."""
         if self._closing:
             raise StoreClosed
-        self._pending.put(operation)
+        self._gathered.append(operation)
+        loop = operation.future.get_loop()
+        if self._flushing is not loop:
+            self._flushing = loop
+            loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Wake the writer once for all that this turn of the event loop brought: fewer and fuller commits."""
+        self._flushing = None
+        self._wake.put(None)
 
     def listen(self, listener: Callable[[Changes], None]) -> None:
         self._listeners.append(listener)
@@ -68,44 +83,52 @@ class Writer:
     def close(self) -> None:
         """Commit what is queued, then stop. Blocks."""
         self._closing = True
-        self._pending.put(None)
+        self._wake.put(None)
         self._thread.join()
 
     # --- the thread -----------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        get, size = self._pending.get, self._pending.qsize
-        closing = False
-        while not closing:
-            taken = [get()]
-            taken += [get() for _ in range(min(size(), MAX_COMMIT))]
-            operations = [operation for operation in taken if operation is not None]
-            closing = len(operations) < len(taken)
-            if not operations:
-                continue
-            try:
-                self._commit(operations)
-            except Exception as error:  # noqa: BLE001 - the thread must live; the requests get the error
-                log.exception("commit_failed", operations=len(operations))
-                self._answer(operations, None, StoreUnavailable(f"The store failed: {error}"))
+        gathered = self._gathered
+        while gathered or not self._closing:
+            if not gathered:
+                self._wake.get()
+            operations = [gathered.popleft() for _ in range(min(len(gathered), MAX_COMMIT))]
+            for run in _runs(operations):
+                try:
+                    self._commit(run)
+                except Exception as error:
+                    log.exception("commit_failed", operations=len(run))
+                    self._answer(run, None, StoreUnavailable(f"The store failed: {error}"))
 
-    def _commit(self, operations: Sequence[Operation[Any]]) -> None:
+    def _commit(self, operations: Sequence[Operation[Any]], *, upkeep: bool = True) -> None:
         try:
-            tx, upkept = self._attempt(operations)
-        except (apsw.Error, MemoryError) as error:
-            if len(operations) > 1:
+            tx, upkept = self._attempt(operations, upkeep=upkeep)
+        except Exception as error:  # noqa: BLE001 - a fault in one request must not touch the others
+            if isinstance(error, apsw.BusyError):  # somebody else's lock: no request is to blame
+                self._refuse(operations, error)
+            elif upkeep and (len(operations) > 1 or self.upkeep.next <= self._clock.now()):
+                self.upkeep.put_off(self._clock.now() + _UPKEEP_RETRY)
                 for operation in operations:
-                    self._commit([operation])
-                return
-            log.error("write_failed", error=str(error), kind=type(error).__name__)
-            self._answer(operations, None, unavailable(error))
+                    self._commit([operation], upkeep=False)
+            else:
+                self._refuse(operations, error)
             return
         self._took_effect(tx, upkept)
         self._answer(operations, tx, None)
+        if self._fold.due(self._memory.log_entry):
+            self._fold_counts()
 
-    def _attempt(self, operations: Sequence[Operation[Any]]) -> tuple[Transaction, Callable[[], None] | None]:
+    def _refuse(self, operations: Sequence[Operation[Any]], error: Exception) -> None:
+        log.error("write_failed", error=str(error), kind=type(error).__name__, operations=len(operations))
+        self._answer(operations, None, unavailable(error))
+
+    def _attempt(
+        self, operations: Sequence[Operation[Any]], *, upkeep: bool
+    ) -> tuple[Transaction, Callable[[], None] | None]:
         """One transaction; begun again without those whose caller went away before the commit."""
         db = self._db
+        requests = any(type(operation) is not Step or not operation.tick for operation in operations)
         while True:
             for operation in operations:
                 operation.result = operation.error = None
@@ -113,7 +136,8 @@ class Writer:
             tx = Transaction(db, self._memory, now)
             db.execute("BEGIN IMMEDIATE")
             try:
-                upkept = self.upkeep.step(tx) if now >= self.upkeep.next else None
+                turn = upkeep and self.upkeep.turn(now, requests)
+                upkept = self.upkeep.step(tx) if turn else None
                 for kind, group in groupby(operations, type):
                     _VERBS[kind](tx, list(group))
                 if any(type(op) is Receive and op.result and op.abandoned for op in operations):
@@ -153,8 +177,6 @@ class Writer:
             upkept()
         if tx.due is not None:
             self.upkeep.falls_due(tx.due)
-        if self._fold.due(memory.log_entry):
-            self._fold_counts()
 
     def _fold_counts(self) -> None:
         try:
@@ -174,7 +196,7 @@ class Writer:
                 operation.error = error
         changes = None
         if tx is not None and (tx.ready or tx.ended or tx.due is not None):
-            changes = Changes(tx.ready, tx.ended, self.upkeep.next)
+            changes = Changes(tx.ready, tx.ended, self.upkeep.due)
         loop = operations[0].future.get_loop()
         if all(operation.future.get_loop() is loop for operation in operations):
             self._deliver_on(loop, operations, changes)
@@ -202,6 +224,15 @@ class Writer:
         if changes is not None:
             for listener in self._listeners:
                 listener(changes)
+
+
+def _runs(operations: Sequence[Operation[Any]]) -> Iterator[Sequence[Operation[Any]]]:
+    """Cut after each operation that changes a queue itself: what follows must see it in memory."""
+    start = 0
+    for end, operation in enumerate(operations, 1):
+        if end == len(operations) or (type(operation) is Step and operation.structural):
+            yield operations[start:end]
+            start = end
 
 
 def _steps(tx: Transaction, operations: Sequence[Step]) -> None:

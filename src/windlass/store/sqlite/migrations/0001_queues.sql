@@ -50,6 +50,7 @@ CREATE TABLE messages (
 ) STRICT;
 
 CREATE INDEX messages_expires ON messages (expires) WHERE expires IS NOT NULL;
+CREATE INDEX messages_origin ON messages (generation, origin, seq) WHERE origin IS NOT NULL;
 
 -- What receive reads: only messages that may leave now, in the order in which they leave.
 CREATE TABLE ready (
@@ -60,6 +61,33 @@ CREATE TABLE ready (
     PRIMARY KEY (generation, rank, seq)
 ) STRICT, WITHOUT ROWID;
 
+-- The same for messages with a ttl, and the latest expiry in each run of 256 numbers: see ready.py.
+CREATE TABLE fleeting (
+    generation INTEGER NOT NULL,
+    rank       INTEGER NOT NULL,
+    seq        INTEGER NOT NULL,
+    id         INTEGER NOT NULL,
+    expires    INTEGER NOT NULL,
+    PRIMARY KEY (generation, rank, seq)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE fleeting_blocks (
+    generation INTEGER NOT NULL,
+    rank       INTEGER NOT NULL,
+    block      INTEGER NOT NULL,  -- seq >> 8
+    latest     INTEGER NOT NULL,
+    PRIMARY KEY (generation, rank, block)
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX fleeting_blocks_latest ON fleeting_blocks (latest);
+
+-- Every rank there is, to go through them in order.
+CREATE TABLE ranks (
+    rank INTEGER PRIMARY KEY
+) STRICT;
+
+INSERT INTO ranks VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9);
+
 -- Every message that was ever leased or delayed, or is dead.
 CREATE TABLE deliveries (
     id         INTEGER PRIMARY KEY,
@@ -69,14 +97,14 @@ CREATE TABLE deliveries (
     token      INTEGER NOT NULL DEFAULT 0,  -- deliveries ever: the fencing token, never reset
     count      INTEGER NOT NULL DEFAULT 0,  -- deliveries since the last redrive
     base       INTEGER NOT NULL DEFAULT 0,  -- `count` when it came into this queue
-    since      INTEGER,                     -- start of the lease
+    since      INTEGER,                     -- start of the lease; where it is dead, when it was enqueued
     holder     TEXT,
     lapsed     INTEGER,                     -- 1: its ttl ran out during the lease
     life       TEXT                         -- JSON objects with commas between them: past events
 ) STRICT;
 
-CREATE INDEX deliveries_due ON deliveries (due) WHERE due IS NOT NULL;
-CREATE INDEX deliveries_dead ON deliveries (generation, id) WHERE state = 3;
+CREATE INDEX deliveries_due ON deliveries (due, generation) WHERE due IS NOT NULL;
+CREATE INDEX deliveries_dead ON deliveries (generation, since, id) WHERE state = 3;
 
 -- The living messages of groups, in order. Only the first of a group is ever ready, leased or delayed.
 CREATE TABLE grouped (

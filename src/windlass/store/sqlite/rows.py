@@ -1,0 +1,129 @@
+"""Rows of messages as the writer and the readers handle them, and how they come out of the database."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import apsw
+import msgspec
+
+from windlass.clock import rfc3339
+from windlass.message import Message, State
+from windlass.store.sqlite.memory import QueueState
+
+
+class Row(msgspec.Struct, array_like=True, gc=False):
+    """A living message as the writer handles it: ids and small columns; the content beside it."""
+
+    id: int
+    generation: int
+    seq: int
+    at: int
+    rank: int
+    grp: str | None
+    headers: str | None
+    expires: int | None
+    home: int | None
+    origin: int | None
+    token: int | None
+    """None: it has no row in `deliveries`."""
+    count: int | None
+    base: int | None
+    state: int | None
+    due: int | None
+    since: int | None
+    holder: str | None
+    lapsed: int | None
+    life: str | None
+    size: int
+    content: bytes = b""
+
+    def message(
+        self, queue: QueueState, *, handed_out: bool = False, delivery: int = 0, lease_until: int = 0
+    ) -> Message:
+        return Message(
+            self.home or queue.number,
+            self.id,
+            self.content,
+            self.at,
+            (self.count or 0) + handed_out,
+            9 - self.rank,
+            self.grp,
+            self.headers.encode() if self.headers is not None else None,
+            delivery,
+            lease_until,
+        )
+
+
+_decode_rows = msgspec.json.Decoder(list[Row]).decode
+
+# One row of JSON for all messages, and their contents end to end: the interpreter's lock is let go and
+# taken once a statement, not once a message, while the event loop wants it too.
+COLUMNS = """
+    SELECT json_group_array(json_array(id, generation, seq, at, rank, grp, headers, expires, home, origin,
+               token, count, base, state, due, since, holder, lapsed, life, length(content))),
+           CAST(group_concat(CAST(content AS TEXT), '') AS BLOB)
+      FROM (SELECT m.id AS id, m.generation AS generation, m.seq AS seq, m.at AS at, m.rank AS rank,
+                   m.grp AS grp, CAST(m.headers AS TEXT) AS headers, m.expires AS expires, m.home AS home,
+                   m.origin AS origin, d.token AS token, d.count AS count, d.base AS base,
+                   d.state AS state, d.due AS due, d.since AS since, d.holder AS holder,
+                   d.lapsed AS lapsed, d.life AS life, {content} AS content
+              FROM {source})
+"""
+WITH_CONTENT = "m.content"
+WITHOUT_CONTENT = "x''"
+
+BY_ID = COLUMNS.format(
+    content=WITHOUT_CONTENT,
+    source="carray(?1) c CROSS JOIN messages m ON m.id = c.value LEFT JOIN deliveries d ON d.id = m.id",
+)
+
+
+def fetch(db: apsw.Connection, sql: str, bindings: Sequence[Any] | dict[str, Any]) -> list[Row]:
+    """Run a query made from COLUMNS."""
+    text, contents = next(db.execute(sql, bindings))
+    rows = _decode_rows(text)
+    if contents:
+        start = 0
+        for row in rows:
+            end = start + row.size
+            row.content = contents[start:end]
+            start = end
+    return rows
+
+
+def numbers(ids: Iterable[int]) -> Any:
+    """Many numbers as one binding: `x IN carray(?)`."""
+    return apsw.carray(array("q", ids))
+
+
+@lru_cache(maxsize=256)
+def values(prefix: str, row: str, count: int, suffix: str = "") -> str:
+    """An INSERT of `count` rows in one statement."""
+    return f"{prefix} VALUES {','.join([row] * count)} {suffix}"
+
+
+def events_of(row: Row) -> list[dict[str, Any]]:
+    """A living message's past: sent, and what `life` kept, and the lease that runs."""
+    events: list[dict[str, Any]] = [{"event": "sent", "at": rfc3339(row.at).decode()}]
+    if row.life:
+        for event in msgspec.json.decode(f"[{row.life}]"):
+            for name in ("at", "until"):
+                if isinstance(event.get(name), int):
+                    event[name] = rfc3339(event[name]).decode()
+            events.append(event)
+    if row.state == State.LEASED and row.since is not None and row.due is not None:
+        events.append(
+            {
+                "event": "leased",
+                "at": rfc3339(row.since).decode(),
+                "until": rfc3339(row.due).decode(),
+                "by": row.holder,
+            }
+        )
+    elif row.state == State.DELAYED and row.due is not None:
+        events.append({"event": "delayed", "until": rfc3339(row.due).decode()})
+    return events

@@ -1,0 +1,172 @@
+"""A store driven from plain test code: each verb runs to its end on a loop of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from windlass.clock import ManualClock
+from windlass.message import (
+    Acknowledgement,
+    Life,
+    Message,
+    Once,
+    Options,
+    QueueInfo,
+    Sent,
+    Settled,
+    State,
+)
+from windlass.store import Caller, Changes, Key, Store
+
+R = TypeVar("R")
+
+Opener = Callable[[Path, ManualClock], Store]
+"""Opens a backend's store in a directory."""
+
+
+class Gone:
+    """A caller that hung up."""
+
+    disconnected = True
+
+
+class Bench:
+    """A store, its clock and its directory. `reopen` closes and opens; `crash` opens a copy of the files."""
+
+    def __init__(self, opener: Opener, home: Path) -> None:
+        self.opener = opener
+        self.clock = ManualClock()
+        self.loop = asyncio.new_event_loop()
+        self.home = home
+        self.lives = 0
+        self.changes: list[Changes] = []
+        self.store = self._open(home / "0")
+
+    def _open(self, directory: Path) -> Store:
+        self.directory = directory
+        store = self.opener(directory, self.clock)
+        store.listen(self.changes.append)
+        return store
+
+    def close(self) -> None:
+        self.store.close()
+        self.loop.close()
+
+    def reopen(self) -> None:
+        self.store.close()
+        self.store = self._open(self.directory)
+
+    def crash(self) -> None:
+        """Go on with what a kill at this moment would leave on the disk."""
+        self.lives += 1
+        copy = self.home / str(self.lives)
+        shutil.copytree(self.directory, copy)
+        self.store.close()
+        shutil.rmtree(self.directory)
+        self.store = self._open(copy)
+
+    def run(self, call: Callable[[Store], Awaitable[R]]) -> R:
+        async def run() -> R:
+            return await call(self.store)
+
+        return self.loop.run_until_complete(run())
+
+    def together(self, *calls: Callable[[Store], Awaitable[Any]]) -> list[Any]:
+        """Start all at once, so that the store may serve them in one commit; results or exceptions."""
+
+        async def run() -> list[Any]:
+            started = [asyncio.ensure_future(call(self.store)) for call in calls]
+            return await asyncio.gather(*started, return_exceptions=True)
+
+        return self.loop.run_until_complete(run())
+
+    # --- the verbs --------------------------------------------------------------------------------
+
+    def create(self, name: str, **settings: Any) -> QueueInfo:
+        return self.run(lambda s: s.create_queue(name, settings))[0]
+
+    def update(self, name: str, paused: bool | None = None, **settings: Any) -> QueueInfo:
+        return self.run(lambda s: s.update_queue(name, settings, paused))
+
+    def delete(self, name: str) -> None:
+        self.run(lambda s: s.delete_queue(name))
+
+    def send(self, queue: str, *contents: bytes, once: Once | None = None, **options: Any) -> Sent:
+        each = [Options(**options)] * len(contents) if options else None
+        return self.run(lambda s: s.send(queue, contents, each, once))
+
+    def send_each(self, queue: str, options: Sequence[Options], once: Once | None = None) -> Sent:
+        contents = [b'"%d"' % n for n in range(len(options))]
+        return self.run(lambda s: s.send(queue, contents, options, once))
+
+    def receive(
+        self,
+        queue: str,
+        limit: int = 1,
+        lease: int | None = None,
+        holder: str = "",
+        caller: Caller | None = None,
+    ) -> list[Message]:
+        return self.run(lambda s: s.receive(queue, limit, lease, holder, caller))
+
+    def acknowledge(self, queue: str, *messages: Message, outcome: bytes | None = None) -> list[Settled]:
+        acks = [Acknowledgement(m.number, m.delivery, outcome) for m in messages]
+        return self.run(lambda s: s.acknowledge(queue, acks))
+
+    def extend(self, queue: str, message: Message, lease: int) -> int:
+        return self.run(lambda s: s.extend(queue, message.number, message.delivery, lease))
+
+    def release(self, queue: str, message: Message, delay: int = 0) -> None:
+        self.run(lambda s: s.release(queue, message.number, message.delivery, delay))
+
+    def cancel(self, queue: str, number: int) -> None:
+        self.run(lambda s: s.cancel(queue, number))
+
+    def purge(self, queue: str) -> int:
+        return self.run(lambda s: s.purge(queue))
+
+    def redrive(self, queue: str, limit: int = 1_000) -> tuple[int, bool]:
+        return self.run(lambda s: s.redrive(queue, limit))
+
+    def peek(self, queue: str, limit: int = 1_000, state: State = State.READY) -> list[Message]:
+        return self.run(lambda s: s.peek(queue, limit, state))
+
+    def find(self, number: int) -> Life | None:
+        return self.run(lambda s: s.find(number))
+
+    def oldest(self, queue: str) -> int | None:
+        return self.run(lambda s: s.oldest(queue))
+
+    def add_key(self, key: Key) -> None:
+        self.run(lambda s: s.add_key(key))
+
+    def settle(self) -> int | None:
+        """Let everything happen that is due; returns when the next is."""
+        while True:
+            due = self.run(lambda s: s.expire())
+            if due is None or due > self.clock.now():
+                return due
+
+    def advance(self, seconds: float) -> int | None:
+        """Move the clock and let happen what is due."""
+        self.clock.advance(seconds)
+        return self.settle()
+
+    def counts(self, queue: str) -> dict[str, int]:
+        """What a queue holds, without the states it holds nothing in."""
+        info = self.store.queue(queue)
+        counts = {
+            "ready": info.ready,
+            "leased": info.leased,
+            "delayed": info.delayed,
+            "blocked": info.blocked,
+            "dead": info.dead,
+        }
+        return {state: count for state, count in counts.items() if count}
+
+    def contents(self, queue: str, state: State = State.READY) -> list[bytes]:
+        return [message.content for message in self.peek(queue, state=state)]
