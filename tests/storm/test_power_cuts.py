@@ -34,7 +34,7 @@ def storm(folder: Path, synchronous: str, seed: int, cuts: int) -> Report:
 
 
 def test_the_first_message_survives_in_its_new_directory(tmp_path: Path) -> None:
-    """Twenty fates of one cut after the first answer. Planted: a new data directory whose name is not synced."""
+    """Twenty fates of one cut after the first answer. Planted: a new data directory that is not synced."""
     disk = Disk(tmp_path / "disk")
     disk.snapshot()
     server = on_disk(disk)
@@ -42,10 +42,11 @@ def test_the_first_message_survives_in_its_new_directory(tmp_path: Path) -> None
         create(http)
         send_all(http, ["first"])
         server.kill()
+    file = database(server.data_dir)
     disk.replay()
     for seed in range(20):
         disk.leave(random.Random(seed))
-        assert database(server.data_dir).exists(), f"gone with seed {seed}"
+        assert file.exists(), f"gone with seed {seed}"
     disk.snapshot()
     with server, client(server) as http:
         assert receive_all(http) == ["first"]

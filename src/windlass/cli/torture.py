@@ -6,20 +6,11 @@ import asyncio
 import json
 import random
 import shutil
-import statistics
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
-
-from windlass.torture import Plan, Report, Server, Storm
-from windlass.torture import Progress as Step
 
 
 def torture(
@@ -45,6 +36,10 @@ def torture(
     The exit status is 0 when every promise was kept and 1 when not; the data and the log are then left for
     you to look at.
     """
+    from rich.console import Console  # the other commands need none of it
+
+    from windlass.torture import Plan, Report, Server, Storm, display
+
     plan = Plan(seed=random.randrange(2**32) if seed is None else seed, kills=kills, seconds=seconds,
                 senders=senders, consumers=consumers)  # fmt: skip
     console = Console(stderr=True)
@@ -55,64 +50,18 @@ def torture(
     except OSError as error:
         raise typer.BadParameter(str(error), param_hint="--data-dir") from None
     console.print(f"seed {plan.seed}, data in {folder}")
-    with _display(console, plan) as show:
-        report = asyncio.run(_run(plan, folder, show))
+    with display.bar(console, plan) as progress:
+
+        async def run() -> Report:
+            return await Storm(plan, Server(folder / "data", folder), progress).run()
+
+        report = asyncio.run(run())
     if as_json:
         typer.echo(json.dumps(report.as_json()))
     else:
-        _print(report)
+        display.show(report)
     if report.passed:
         shutil.rmtree(folder, ignore_errors=True)
         return
     console.print(f"the data and the server's log are kept in {folder}")
     raise typer.Exit(1)
-
-
-async def _run(plan: Plan, folder: Path, show: Callable[[Step], None]) -> Report:
-    return await Storm(plan, Server(folder / "data", folder), show).run()
-
-
-@contextmanager
-def _display(console: Console, plan: Plan) -> Iterator[Callable[[Step], None]]:
-    """A progress bar on a terminal, nothing elsewhere."""
-    columns = (
-        TextColumn("{task.fields[phase]}"),
-        BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} kills"),
-        TextColumn("{task.fields[stored]:,} stored, {task.fields[received]:,} received"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=plan.kills, phase="starting", stored=0, received=0)
-
-        def show(step: Step) -> None:
-            bar.update(
-                task, completed=step.kills, phase=step.phase, stored=step.stored, received=step.received
-            )
-
-        yield show
-
-
-def _print(report: Report) -> None:
-    console = Console()
-    table = Table(box=None, show_header=False, pad_edge=False)
-    table.add_column(justify="right", style="bold")
-    table.add_column()
-    starts = report.ready_seconds or [0.0]
-    for value, what in (
-        (f"{report.kills}", f"kills in {report.seconds:.1f} s"),
-        (f"{statistics.median(starts):.2f} s", f"until ready again (median; at most {max(starts):.2f} s)"),
-        (f"{report.stored:,}", "messages acknowledged as sent"),
-        (f"{report.received:,}", "messages received"),
-        (f"{report.acknowledged:,}", "messages acknowledged as consumed"),
-        (f"{report.unanswered_sends}", f"sends cut off ({report.retried_sends} tried again)"),
-        (f"{report.unanswered_receives}", f"plain receives cut off by a kill ({report.gone} messages gone)"),
-    ):
-        table.add_row(value, what)
-    console.print(table)
-    if report.passed:
-        console.print("\n[green]Every promise was kept.[/green]")
-        return
-    console.print(f"\n[red]{len(report.violations)} broken promises[/red] (seed {report.seed}):")
-    for violation in report.violations:
-        console.print(f"  {violation}", markup=False, highlight=False, soft_wrap=True)
