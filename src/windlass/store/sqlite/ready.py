@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import apsw
 
 from windlass.message import MAX_BATCH_BYTES
-from windlass.store.sqlite.memory import EXPIRING, QueueState
-from windlass.store.sqlite.rows import COLUMNS, WITH_CONTENT, Row, fetch, numbers
+from windlass.store.sqlite.memory import EXPIRING, GROUPED, QueueState
+from windlass.store.sqlite.rows import COLUMNS, FEW_COLUMNS, WITH_CONTENT, Row, fetch, numbers
 
 if TYPE_CHECKING:
     from windlass.store.sqlite.transaction import Transaction
@@ -47,6 +47,7 @@ _ROWS = (
     " ORDER BY r.rank, r.seq"
 )
 _FRONT_ROWS = COLUMNS.format(content=WITH_CONTENT, source=_ROWS.format(ids=_FRONT))
+_PLAIN_ROWS = FEW_COLUMNS.format(content=WITH_CONTENT, source=_ROWS.format(ids=_FRONT))
 LIVING_ROWS = COLUMNS.format(content=WITH_CONTENT, source=_ROWS.format(ids=_LIVING))
 _SIZE = "SELECT sum(length(m.content)) FROM ({ids}) r CROSS JOIN messages m ON m.id = r.id"
 _FRONT_SIZE = _SIZE.format(ids=_FRONT)
@@ -91,7 +92,8 @@ _OLDEST = """
 def heads(tx: Transaction, queue: QueueState, limit: int) -> list[Row]:
     """The next messages to leave, at most `limit`."""
     if timeless(tx, queue):
-        return fetch(tx.db, _FRONT_ROWS, (queue.generation, limit))
+        plain = not queue.remembers and not tx.counted(queue, GROUPED)
+        return fetch(tx.db, _PLAIN_ROWS if plain else _FRONT_ROWS, (queue.generation, limit))
     queue.past = past(tx.db, queue, tx.now)
     return fetch(tx.db, LIVING_ROWS, (queue.generation, limit, tx.now, queue.past))
 

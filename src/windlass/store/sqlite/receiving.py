@@ -49,7 +49,7 @@ def _serve(tx: Transaction, queue: QueueState, ops: Sequence[Receive]) -> None:
     """Take what all ask for together, and deal it out. A removal may bring up the next of its group, which
     then competes with the rest just as in a receive of its own."""
     wanted = sum(op.limit for op in ops)
-    if wanted > 1 and ready.size(tx, queue, wanted) > MAX_BATCH_BYTES:
+    if any(op.limit > 1 for op in ops) and ready.size(tx, queue, wanted) > MAX_BATCH_BYTES:
         if len(ops) > 1:
             for op in ops:
                 _serve(tx, queue, [op])

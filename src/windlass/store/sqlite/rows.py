@@ -19,26 +19,26 @@ class Row(msgspec.Struct, array_like=True, gc=False):
     """A living message as the writer handles it: ids and small columns; the content beside it."""
 
     id: int
-    generation: int
     seq: int
     at: int
     rank: int
-    grp: str | None
     headers: str | None
-    expires: int | None
     home: int | None
-    origin: int | None
     token: int | None
     """None: it has no row in `deliveries`."""
     count: int | None
-    base: int | None
-    state: int | None
-    due: int | None
-    since: int | None
-    holder: str | None
-    lapsed: int | None
-    life: str | None
     size: int
+    generation: int = 0  # from here on absent where FEW_COLUMNS were read
+    grp: str | None = None
+    expires: int | None = None
+    origin: int | None = None
+    base: int | None = None
+    state: int | None = None
+    due: int | None = None
+    since: int | None = None
+    holder: str | None = None
+    lapsed: int | None = None
+    life: str | None = None
     content: bytes = b""
 
     def message(
@@ -63,14 +63,22 @@ _decode_rows = msgspec.json.Decoder(list[Row]).decode
 # One row of JSON for all messages, and their contents end to end: the interpreter's lock is let go and
 # taken once a statement, not once a message, while the event loop wants it too.
 COLUMNS = """
-    SELECT json_group_array(json_array(id, generation, seq, at, rank, grp, headers, expires, home, origin,
-               token, count, base, state, due, since, holder, lapsed, life, length(content))),
+    SELECT json_group_array(json_array(id, seq, at, rank, headers, home, token, count, length(content),
+               generation, grp, expires, origin, base, state, due, since, holder, lapsed, life)),
            CAST(group_concat(CAST(content AS TEXT), '') AS BLOB)
       FROM (SELECT m.id AS id, m.generation AS generation, m.seq AS seq, m.at AS at, m.rank AS rank,
                    m.grp AS grp, CAST(m.headers AS TEXT) AS headers, m.expires AS expires, m.home AS home,
                    m.origin AS origin, d.token AS token, d.count AS count, d.base AS base,
                    d.state AS state, d.due AS due, d.since AS since, d.holder AS holder,
                    d.lapsed AS lapsed, d.life AS life, {content} AS content
+              FROM {source})
+"""
+# The same without what only groups, ttls and records need: half the cost, on the hottest path.
+FEW_COLUMNS = """
+    SELECT json_group_array(json_array(id, seq, at, rank, headers, home, token, count, length(content))),
+           CAST(group_concat(CAST(content AS TEXT), '') AS BLOB)
+      FROM (SELECT m.id AS id, m.seq AS seq, m.at AS at, m.rank AS rank, CAST(m.headers AS TEXT) AS headers,
+                   m.home AS home, d.token AS token, d.count AS count, {content} AS content
               FROM {source})
 """
 WITH_CONTENT = "m.content"
@@ -83,7 +91,7 @@ BY_ID = COLUMNS.format(
 
 
 def fetch(db: apsw.Connection, sql: str, bindings: Sequence[Any] | dict[str, Any]) -> list[Row]:
-    """Run a query made from COLUMNS."""
+    """Run a query made from COLUMNS or FEW_COLUMNS."""
     text, contents = next(db.execute(sql, bindings))
     rows = _decode_rows(text)
     if contents:
