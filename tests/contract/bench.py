@@ -79,8 +79,10 @@ class Bench:
         """Start all at once, so that the store may serve them in one commit; results or exceptions."""
 
         async def run() -> list[Any]:
-            started = [asyncio.ensure_future(call(self.store)) for call in calls]
-            return await asyncio.gather(*started, return_exceptions=True)
+            async def begin(call: Callable[[Store], Awaitable[Any]]) -> Any:
+                return await call(self.store)
+
+            return await asyncio.gather(*map(begin, calls), return_exceptions=True)
 
         return self.loop.run_until_complete(run())
 

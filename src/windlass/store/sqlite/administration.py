@@ -146,8 +146,8 @@ def redrive(tx: Transaction, name: str, limit: int) -> tuple[int, bool]:
     queue = tx.memory.queue(name)
     limit = min(limit, _BITE)
     rows = fetch(tx.db, _DEAD_HERE, (queue.generation, limit))
-    for row in rows:
-        _restart(tx, queue, queue, row, place=State.DEAD)
+    for row in rows:  # a letter that died once more here goes back too
+        _restart(tx, queue, tx.memory.by_number.get(row.origin or 0, queue), row, place=State.DEAD)
     if rows:
         return len(rows), False
     rows = fetch(tx.db, _DEAD_LETTERS, (queue.generation, limit, *_ANY))
