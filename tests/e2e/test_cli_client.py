@@ -217,10 +217,11 @@ def test_messages_that_could_not_be_written_go_back(
     run("send", queue, "-", "--ndjson", text=f"{big}\n{big}\n{big}\n")
     process = start(server, "receive", queue, "--all", "--batch", "3", stdin=subprocess.DEVNULL)
     with process:
-        until(lambda: counts(server, queue) == {"leased": 3}, what="all leased, the pipe full")
+        assert process.stdout is not None
+        assert select.select([process.stdout], [], [], 20)[0], "it has begun to write, and the pipe is full"
+        assert counts(server, queue) == {"leased": 3}
         process.send_signal(number)
         until(lambda: counts(server, queue) == {"ready": 3}, what="all given back")
-        assert process.stdout is not None
         process.stdout.close()
         assert process.wait(20) == 130
         assert process.stderr is not None
