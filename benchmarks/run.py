@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 
@@ -35,6 +36,7 @@ def main() -> int:
         "--out", type=Path, default=here / "results", help="where <NAME>.json goes (results/)"
     )
     given = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))  # so that servers are ended
     for name in given.names or list(SUITES):
         connections = given.connections or ("32,128" if name == "http" else "32")
         options = Options(

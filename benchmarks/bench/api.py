@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from http.client import HTTPConnection
 from typing import Any
@@ -103,6 +103,33 @@ class Api:
 
         with ThreadPoolExecutor(connections) as pool:
             for outcome in [pool.submit(send, share) for share in shares if share]:
+                outcome.result()
+
+    def fill_each(
+        self,
+        queues: Sequence[str],
+        messages: int,
+        *,
+        create: bool = False,
+        connections: int = 32,
+        progress: Callable[[int], None] = lambda _done: None,
+    ) -> None:
+        """Send a batch of `messages` to each of `queues`, which are made before with `create`."""
+
+        def fill(share: Sequence[str]) -> None:
+            api = Api(self.port)
+            for queue in share:
+                if create:
+                    api.create_queue(queue)
+                path = f"/queues/{queue}/messages"
+                status, text = api.call("POST", path, _batch_body(queue, messages, {}))
+                if status != 201:
+                    raise BenchmarkError(f"filling {queue}: {status} {text[:300]!r}")
+                progress(1)
+            api.close()
+
+        with ThreadPoolExecutor(connections) as pool:
+            for outcome in [pool.submit(fill, queues[start::connections]) for start in range(connections)]:
                 outcome.result()
 
     def drain(

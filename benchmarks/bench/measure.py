@@ -86,8 +86,11 @@ def preload(server: Windlass, options: Options, *, queues: int = 0, batch: int =
     if queues == 0:
         server.api.fill("bench", messages)
         return
-    for index in range(queues):
-        server.api.fill(f"bench-{index}", -(-messages // queues), connections=1)
+    names = [f"bench-{index}" for index in range(queues)]
+    if queues == 1:
+        server.api.fill(names[0], messages)
+    else:
+        server.api.fill_each(names, -(-messages // queues))
 
 
 def held(server: Windlass, queues: int = 0) -> int:

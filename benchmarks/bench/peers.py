@@ -89,7 +89,7 @@ class Peer(ABC):
 
     @abstractmethod
     def start(self) -> Process:
-        """Start the broker; returns once it accepts."""
+        """Start the broker, which need not accept yet."""
 
     def stopped(self) -> None:
         """End helpers of the broker."""
@@ -107,9 +107,7 @@ class Beanstalkd(Peer):
         data = self.directory / "log"
         data.mkdir()
         argv = [self.program, "-l", "127.0.0.1", "-p", str(self.port), "-b", str(data), "-f0"]
-        process = Process(argv, self.directory / "beanstalkd.log")
-        process.wait_for_port(self.port)
-        return process
+        return Process(argv, self.directory / "beanstalkd.log")
 
 
 class RabbitMQ(Peer):
@@ -138,9 +136,7 @@ class RabbitMQ(Peer):
         # Erlang's port mapper would go on as a daemon after the broker: start it as our own child.
         self._names = Process(["epmd", "-port", str(names)], self.directory / "epmd.log", env=settings)
         self._names.wait_for_port(names)
-        process = Process([self.program], self.directory / "rabbitmq.log", env=settings)
-        process.wait_for_port(self.port, seconds=120)
-        return process
+        return Process([self.program], self.directory / "rabbitmq.log", env=settings)
 
     def stopped(self) -> None:
         self._names.stop()
@@ -163,9 +159,7 @@ class Nats(Peer):
                 break
         if not line:
             type(self).durability = self.without_fsync
-        process = Process([self.program, "-c", str(configuration)], self.directory / "nats.log")
-        process.wait_for_port(self.port)
-        return process
+        return Process([self.program, "-c", str(configuration)], self.directory / "nats.log")
 
 
 class Redis(Peer):
@@ -178,9 +172,7 @@ class Redis(Peer):
     def start(self) -> Process:
         argv = [self.program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.directory)]
         argv += ["--appendonly", "yes", "--appendfsync", "always", "--save", "", "--daemonize", "no"]
-        process = Process(argv, self.directory / "redis.log")
-        process.wait_for_port(self.port)
-        return process
+        return Process(argv, self.directory / "redis.log")
 
 
 PEERS: tuple[type[Peer], ...] = (Beanstalkd, RabbitMQ, Nats, Redis)
@@ -194,6 +186,7 @@ def running(kind: type[Peer], scratch: Path) -> Iterator[Peer]:
         process: Process | None = None
         try:
             process = peer.start()
+            process.wait_for_port(peer.port, seconds=120)
             python_client(kind.name, "check", peer.port, connections=1)
             yield peer
         finally:

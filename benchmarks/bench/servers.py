@@ -27,7 +27,11 @@ UVICORN = (
 
 
 class Windlass:
-    """`windlass serve` on a free port with its data in `directory`."""
+    """`windlass serve` on a free port with its data in `directory`; `start` starts it."""
+
+    process: Process
+    api: Api
+    port: int
 
     def __init__(self, program: Path, directory: Path) -> None:
         found = shutil.which(str(program))
@@ -35,7 +39,6 @@ class Windlass:
             raise BenchmarkError(f"there is no program {program}; name one with --windlass")
         self.program = found
         self.directory = directory
-        self.start()
 
     def start(self) -> None:
         """Start, or start again on the same data; returns as soon as it accepts."""
@@ -50,8 +53,9 @@ class Windlass:
         self.api = Api(self.port)
 
     def stop(self) -> None:
-        self.api.close()
-        self.process.stop()
+        """End the process, if there is one."""
+        if hasattr(self, "process"):
+            self.process.stop()
 
 
 @contextmanager
@@ -60,6 +64,7 @@ def windlass(program: Path, scratch: Path) -> Iterator[Windlass]:
     with scratch_directory(scratch, "windlass") as directory:
         server = Windlass(program, directory)
         try:
+            server.start()
             server.api.create_queue("bench")
             server.api.check("bench")
             yield server
@@ -75,7 +80,6 @@ class Bare:
         argv = [sys.executable, "-m", "uvicorn", "bench.bare:app", "--app-dir", str(BENCH_ROOT)]
         argv += ["--host", "127.0.0.1", "--port", str(self.port), *UVICORN]
         self.process = Process(argv, directory / "bare.log")
-        self.process.wait_for_port(self.port)
 
 
 @contextmanager
@@ -84,6 +88,7 @@ def bare(scratch: Path) -> Iterator[Bare]:
     with scratch_directory(scratch, "bare") as directory:
         server = Bare(directory)
         try:
+            server.process.wait_for_port(server.port)
             api = Api(server.port)
             for method, path, status in (
                 ("POST", "/queues/bench/messages", 201),

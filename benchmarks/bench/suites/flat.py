@@ -66,10 +66,8 @@ def load_blocked(server: Windlass, size: int, report: Report) -> None:
 
 
 def load_queues(server: Windlass, size: int, report: Report) -> None:
-    for index in range(QUEUES):
-        server.api.create_queue(f"bench-{index}")
-        server.api.fill(f"bench-{index}", 1, connections=1)
-        report(size // QUEUES)
+    names = [f"bench-{index}" for index in range(QUEUES)]
+    server.api.fill_each(names, 1, create=True, progress=lambda done: report(done * size // QUEUES))
 
 
 LOADS = {
