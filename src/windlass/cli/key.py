@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from windlass import logs, settings
 from windlass.errors import WindlassError
 
 app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
@@ -79,6 +78,7 @@ def revoke(
 
 def _do(command: dict[str, Any], data_dir: Path | None) -> dict[str, Any]:
     """Ask the server that runs on the directory, or open the directory where none does."""
+    from windlass import logs, settings  # the client commands start faster without
     from windlass.server import control
     from windlass.server.app import Windlass
 

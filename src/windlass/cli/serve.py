@@ -7,7 +7,6 @@ from typing import Annotated
 
 import typer
 
-from windlass import logs, settings
 from windlass.errors import WindlassError
 
 
@@ -45,6 +44,8 @@ def serve(
     Example: windlass serve --data-dir /var/lib/windlass --port 8000
     """
     import os
+
+    from windlass import logs, settings  # the client commands start faster without
 
     if config is not None:
         os.environ["WINDLASS_CONFIG"] = str(config)

@@ -165,7 +165,7 @@ def router(queues: Queues) -> APIRouter:
         name: QueueName,
         caller: Caller,
         most: Annotated[int, Query(alias="max", ge=1, le=1000)] = 10,
-        state: Literal["ready", "blocked", "dead"] = "ready",
+        state: Literal["ready", "delayed", "leased", "blocked", "dead"] = "ready",
     ) -> Response:
         """Look at messages in order without taking them."""
         caller.demand(RECEIVE, name)
@@ -221,13 +221,8 @@ def router(queues: Queues) -> APIRouter:
 
 def _life(life: Life, one: bytes) -> bytes:
     message = life.message
-    text = (
-        render(message, one)
-        if message.content
-        else render(msgspec.structs.replace(message, content=b"null"), one)
-    )
     parts = [
-        text[:-1],
+        render(message, one)[:-1],
         b'"queue":%b,"state":"%b","life":%b'
         % (_encode(life.in_queue), life.state.encode(), _encode(life.events)),
     ]
@@ -263,7 +258,7 @@ _PEEKED: dict[str, Any] = {
 }
 _LIFE: dict[str, Any] = {
     "type": "object",
-    "required": [*_MESSAGE_PROPERTIES, "queue", "state", "life"],
+    "required": [*(name for name in _MESSAGE_PROPERTIES if name != "content"), "queue", "state", "life"],
     "properties": _MESSAGE_PROPERTIES
     | {
         "queue": {"type": "string"},
