@@ -32,9 +32,9 @@ from windlass.message import (
 )
 from windlass.queues import Queues
 from windlass.server.auth import RECEIVE, SEND, Principal
-from windlass.server.body import Reading, check_depth, check_text, decode
+from windlass.server.body import MAX_DEPTH, Reading, check_depth, check_text, decode
 
-Scope = dict[str, Any]
+Scope = MutableMapping[str, Any]
 ReceiveEvent = Callable[[], Awaitable[Any]]
 SendEvent = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Mapping[bytes, bytes]
@@ -360,17 +360,14 @@ _DUPLICATE = b'{"id":"%b","duplicate":true}'
 def render(message: Message, one: bytes) -> bytes:
     """A message as JSON, `one` being its id; its content as it came, left out where it is no longer kept."""
     group = message.group
-    return (
-        b'{"id":"%b",%b"enqueued_at":"%b","deliveries":%d,"priority":%d,"group":%b,"headers":%b}'
-        % (
-            one,
-            b'"content":%b,' % message.content if message.content else b"",
-            rfc3339(message.enqueued_at),
-            message.deliveries,
-            message.priority,
-            b"null" if group is None else _encode(group),
-            message.headers or b"{}",
-        )
+    return b'{"id":"%b",%b"enqueued_at":"%b","deliveries":%d,"priority":%d,"group":%b,"headers":%b}' % (
+        one,
+        b'"content":%b,' % message.content if message.content else b"",
+        rfc3339(message.enqueued_at),
+        message.deliveries,
+        message.priority,
+        b"null" if group is None else _encode(group),
+        message.headers or b"{}",
     )
 
 
@@ -380,7 +377,7 @@ def parse_messages(body: bytes) -> tuple[list[bytes], list[Options] | None, bool
         # Most messages are plain: a decoder that knows only a content finds out at once, and is cheapest.
         if body.startswith(b'{"messages"'):
             contents = [bytes(message.content) for message in _plain_batch.decode(body).messages]
-            _check_batch(contents)
+            _check_batch(contents, body)
             return contents, None, False
         content = bytes(_plain.decode(body).content)
     except (msgspec.DecodeError, RecursionError):
@@ -393,13 +390,19 @@ def _parse_full(body: bytes) -> tuple[list[bytes], list[Options] | None, bool]:
     single = decode(_kind, body).messages is UNSET
     messages = [decode(_single, body)] if single else decode(_batch, body).messages
     contents = [bytes(message.content) for message in messages]
-    _check_batch(contents)
+    _check_batch(contents, body)
     return contents, [_options(message) for message in messages], single
 
 
-def _check_batch(contents: Sequence[bytes]) -> None:
+def _check_batch(contents: Sequence[bytes], body: bytes) -> None:
     if sum(map(len, contents)) > MAX_BATCH_BYTES:
         raise TooLarge(f"A batch may carry {MAX_BATCH_BYTES:,} bytes of content.", field="messages")
+    # The body has a bracket a message and two of its own; where there are hardly more, nothing is nested deep.
+    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
+        return
+    # Two brackets and one a message are the body's own: with hardly more, nothing is nested deep.
+    if body.count(b"[") + body.count(b"{") <= len(contents) + MAX_DEPTH:
+        return
     for index, content in enumerate(contents):
         if content[0] in b"[{":
             check_depth(content, "content" if len(contents) == 1 else f"messages[{index}].content")
