@@ -397,9 +397,6 @@ def _parse_full(body: bytes) -> tuple[list[bytes], list[Options] | None, bool]:
 def _check_batch(contents: Sequence[bytes], body: bytes) -> None:
     if sum(map(len, contents)) > MAX_BATCH_BYTES:
         raise TooLarge(f"A batch may carry {MAX_BATCH_BYTES:,} bytes of content.", field="messages")
-    # The body has a bracket a message and two of its own; where there are hardly more, nothing is nested deep.
-    if body.count(b"[") + body.count(b"{") <= MAX_DEPTH:
-        return
     # Two brackets and one a message are the body's own: with hardly more, nothing is nested deep.
     if body.count(b"[") + body.count(b"{") <= len(contents) + MAX_DEPTH:
         return
