@@ -22,6 +22,7 @@ from windlass.errors import (
     WindlassError,
 )
 from windlass.queues import Queues
+from windlass.queues.rules import RESERVED, check_own
 from windlass.server import docs_page, problems, queue_admin, queue_docs, status_api
 from windlass.server.auth import Door
 from windlass.server.body import Reading, check_json
@@ -104,6 +105,8 @@ class Windlass:
             lean = self._lean.get((scope["method"], part))
         if lean is not None:
             principal = self.door.enter(headers, scope)
+            if parts[2].startswith(RESERVED):
+                check_own(parts[2])
             if scope["query_string"] and scope["method"] != "GET":
                 raise Invalid("This route takes no parameters in the URL.", field="query")
             try:

@@ -1,0 +1,22 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.http.served import Served
+
+
+@pytest.fixture
+def api(tmp_path: Path) -> Iterator[Served]:
+    """A server with nothing in it."""
+    with Served(tmp_path / "data") as served:
+        yield served
+
+
+@pytest.fixture
+def q(api: Served) -> Served:
+    """A server with one queue, `q`."""
+    api.queue("q")
+    return api
