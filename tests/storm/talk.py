@@ -65,7 +65,10 @@ def assert_refuses(server: ServerProcess, *named: str) -> None:
     """The server does not start, and says in one line what is wrong and where; never with a traceback."""
     before = len(server.log)
     server.launch()
-    assert server.wait(20) != 0
+    try:
+        assert server.wait(20) != 0
+    finally:
+        server.kill()
     said = server.log[before:]
     assert "Traceback" not in said, said
     lines = [line for line in said.splitlines() if "rror" in line or any(word in line for word in named)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import apsw
@@ -62,6 +62,21 @@ def overwrite(path: Path, position: int, length: int) -> None:
 def truncate(path: Path, size: int) -> None:
     with path.open("r+b") as file:
         file.truncate(size)
+
+
+@contextlib.contextmanager
+def started_or_refused(data_dir: Path) -> Iterator[ServerProcess]:
+    """A server that runs, or has refused to with a word about the directory; never with a traceback."""
+    server = ServerProcess(data_dir)
+    server.launch()
+    try:
+        until(lambda: server.ready_file.exists() or not server.running, 20, "a start or a refusal")
+        if not server.running:
+            assert str(data_dir) in server.log
+        yield server
+        assert "Traceback" not in server.log, server.log
+    finally:
+        server.kill()
 
 
 DAMAGE: dict[str, Callable[[Path], None]] = {
@@ -122,24 +137,16 @@ def test_one_damaged_page_never_gives_a_wrong_answer(stopped: Path, tmp_path: Pa
     """Found at the start or when it is read: 503, a true message, a refusal. Planted: a 500; a traceback."""
     data_dir = copy(stopped, tmp_path)
     overwrite(database(data_dir), (page - 1) * PAGE, PAGE)
-    server = ServerProcess(data_dir)
-    server.launch()
-    until(lambda: server.ready_file.exists() or not server.running, 20, "a start or a refusal")
-    if server.running:
-        with client(server) as http:
-            for _ in range(len(CONTENTS) + 5):
-                answer = http.post("/queues/q/receive", json={"lease": 60})
-                assert answer.status_code in (200, 204, 404, 503), answer.text
-                if answer.status_code == 200:
+    with started_or_refused(data_dir) as server:
+        if server.running:
+            with client(server) as http:
+                for _ in range(len(CONTENTS) + 5):
+                    answer = http.post("/queues/q/receive", json={"lease": 60})
+                    assert answer.status_code in (200, 204, 404, 503), answer.text
+                    if answer.status_code != 200:
+                        break
                     assert answer.json()["content"] in CONTENTS
-                else:
-                    break
             assert server.running
-        server.kill()
-    else:
-        assert server.wait() != 0
-        assert str(data_dir) in server.log
-    assert "Traceback" not in server.log, server.log
 
 
 WAL_DAMAGE: dict[str, Callable[[Path], None]] = {
@@ -162,20 +169,13 @@ def test_a_damaged_wal_gives_what_is_whole_or_is_refused(killed: Path, tmp_path:
     data_dir = copy(killed, tmp_path)
     file = wal(data_dir)
     WAL_DAMAGE[damage](file)
-    server = ServerProcess(data_dir)
-    server.launch()
-    until(lambda: server.ready_file.exists() or not server.running, 20, "a start or a refusal")
-    if server.running:
-        with client(server) as http:
-            there = http.get("/queues/q").status_code == 200
-            recovered = peek_all(http) if there else []
-        assert recovered == CONTENTS[: len(recovered)]
-        assert recovered or file.name in server.log, f"silently empty:\n{server.log}"
-        server.kill()
-    else:
-        assert server.wait() != 0
-        assert str(data_dir) in server.log
-    assert "Traceback" not in server.log, server.log
+    with started_or_refused(data_dir) as server:
+        if server.running:
+            with client(server) as http:
+                there = http.get("/queues/q").status_code == 200
+                recovered = peek_all(http) if there else []
+            assert recovered == CONTENTS[: len(recovered)]
+            assert recovered or file.name in server.log, f"silently empty:\n{server.log}"
 
 
 def test_a_second_server_on_the_same_directory_is_refused(tmp_path: Path) -> None:
