@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import struct
+from collections.abc import Sequence
 from importlib import resources
+from itertools import pairwise
 from pathlib import Path
 from typing import TextIO
 
@@ -98,10 +101,7 @@ def _check_size(path: Path) -> None:
         return
     size = path.stat().st_size
     if size == 0:
-        wal = path.with_name(path.name + "-wal")
-        if wal.exists() and wal.stat().st_size:
-            return  # killed right after the first commits: all of it is in the log
-        return
+        return  # killed right after the first commits: all of it is in the log, or there is nothing yet
     with path.open("rb") as file:
         header = file.read(100)
     if len(header) < 100 or header[:16] != b"SQLite format 3\0":
@@ -114,26 +114,48 @@ def _check_size(path: Path) -> None:
 
 
 def _check_log(wal: Path, header: bytes, db: apsw.Connection) -> None:
-    """Refuse a write-ahead log that is damaged before its end.
+    """Refuse a write-ahead log that is damaged before its end, and a database that is shorter than it says.
 
     SQLite reads the log up to the first frame whose checksum fails and takes the rest for the torn end of
-    the last commit. Each commit is synced before the next is written, so behind that frame there can be
-    the end of one commit at most: two or more are proof that what was acknowledged is being dropped.
+    the last commit. Each commit is synced before the next is written, so behind that frame there can be the
+    end of one commit at most: an unbroken run with two or more is proof that what was acknowledged is being
+    dropped. Commits that are not of one run are no proof: a commit that failed leaves its end behind.
     """
-    _, valid, _ = next(iter([(*db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE), 0)]))
+    valid = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)[1]
+    page = int(db.pragma("page_size"))
+    size = page * int(db.pragma("page_count"))
+    found = (wal.parent / DATABASE).stat().st_size
+    if found < size:
+        raise damaged(wal.parent / DATABASE, f"it has {found:,} bytes and should have {size:,}")
     if len(header) < 32 or not wal.exists():
         return
-    page = int.from_bytes(header[8:12])
-    salt = header[16:24]
-    commits = 0
     with wal.open("rb") as file:
         file.seek(32 + max(valid, 0) * (24 + page))
-        while len(frame := file.read(24)) == 24:
-            if frame[8:16] == salt and int.from_bytes(frame[4:8]):
-                commits += 1
-            file.seek(page, os.SEEK_CUR)
+        tail = file.read()
+    frames = [tail[at : at + 24 + page] for at in range(0, len(tail) - 23 - page, 24 + page)]
+    frames = [frame for frame in frames if frame[8:16] == header[16:24]]  # of this log, not an earlier one
+    commits = _commits_in_a_run(frames, "<" if header[3] == 0x82 else ">")
     if commits >= 2:
         raise damaged(wal, f"{commits} commits in it lie behind a broken one")
+
+
+def _commits_in_a_run(frames: Sequence[bytes], order: str) -> int:
+    """The most commits in a run of frames that each continue the checksum of the one before."""
+    most = commits = 0
+    if sum(frame[4:8] != b"\0\0\0\0" for frame in frames) < 2:
+        return 0
+    for before, frame in pairwise(frames):
+        words = struct.unpack(f"{order}{(len(frame) - 16) // 4}I", frame[:8] + frame[24:])
+        low, high = struct.unpack(">2I", before[16:24])
+        for even, odd in zip(words[::2], words[1::2], strict=True):
+            low = (low + even + high) & 0xFFFFFFFF
+            high = (high + odd + low) & 0xFFFFFFFF
+        if struct.pack(">2I", low, high) != frame[16:24]:
+            commits = 0
+        elif frame[4:8] != b"\0\0\0\0":
+            commits += 1
+            most = max(most, commits)
+    return most
 
 
 def migrate(db: apsw.Connection, path: Path) -> None:

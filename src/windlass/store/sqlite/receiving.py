@@ -19,6 +19,8 @@ _LEASE = (
     " state = 1, token = excluded.token, count = excluded.count",
 )
 _ROWS = 64
+_FEW_SINGLES = 64
+"""Receives of one message each that are served together without a look at what that comes to."""
 _FEW = 16
 """Rows read at a time while each removal may bring up the next of its group."""
 
@@ -49,7 +51,8 @@ def _serve(tx: Transaction, queue: QueueState, ops: Sequence[Receive]) -> None:
     """Take what all ask for together, and deal it out. A removal may bring up the next of its group, which
     then competes with the rest just as in a receive of its own."""
     wanted = sum(op.limit for op in ops)
-    if any(op.limit > 1 for op in ops) and ready.size(tx, queue, wanted) > MAX_BATCH_BYTES:
+    batched = wanted > _FEW_SINGLES or any(op.limit > 1 for op in ops)
+    if batched and ready.size(tx, queue, wanted) > MAX_BATCH_BYTES:
         if len(ops) > 1:
             for op in ops:
                 _serve(tx, queue, [op])
