@@ -274,16 +274,16 @@ def test_retention_ends_what_is_too_old(bench: Bench) -> None:
     assert bench.contents("q") == [b"new"]
 
 
-def test_a_longer_retention_shows_what_the_shorter_one_hid(bench: Bench) -> None:
-    """Fails when the place that receives have got to outlives the setting it was reckoned with."""
-    bench.create("q", retention_seconds=5)
-    bench.send("q", b"1", b"2")
+def test_a_retention_that_is_set_later_ends_what_is_there(bench: Bench) -> None:
+    """Fails when nobody is told that there is something to look at from now on."""
+    bench.create("q")
+    bench.send("q", b"1")
+    bench.settle()
     bench.clock.advance(5)
-    assert bench.run(lambda s: s.peek("q", 10)) == []
     bench.update("q", retention_seconds=5)
-    bench.send("q", b"3")
-    bench.update("q", retention_seconds=60)
-    assert bench.contents("q")[-1:] == [b"3"]
+    assert bench.changes[-1].due is not None
+    assert bench.settle() is not None
+    assert bench.counts("q") == {}
 
 
 # --- groups ---------------------------------------------------------------------------------------

@@ -73,6 +73,8 @@ def _settings(tx: Transaction, name: str, old: QueueSettings, changes: Mapping[s
         raise Invalid(
             f"There is no queue named {target!r}: create the dead-letter queue first.", field="dead_letter"
         )
+    if changes.get("retention_seconds") is not None:
+        tx.falls_due(tx.now)  # from now on upkeep looks at this queue
     return msgspec.structs.replace(old, **changes)
 
 

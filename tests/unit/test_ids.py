@@ -1,0 +1,63 @@
+"""Ids and receipts: what was never issued does not verify."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from windlass.ids import ID_LENGTH, RECEIPT_LENGTH, Ids
+
+IDS = Ids(b"k" * 32)
+queues = st.integers(0, (1 << 32) - 1)
+numbers = st.integers(0, (1 << 56) - 1)
+deliveries = st.integers(0, (1 << 32) - 1)
+
+
+@given(queues, numbers, deliveries)
+def test_what_was_issued_comes_back(queue: int, number: int, delivery: int) -> None:
+    """Fails when a high bit of a number is lost, or a text has letters that a URL changes."""
+    message = IDS.message(queue, number)
+    receipt = IDS.receipt(queue, number, delivery)
+    assert re.fullmatch(rb"[A-Za-z0-9_-]{%d}" % ID_LENGTH, message)
+    assert re.fullmatch(rb"[A-Za-z0-9_-]{%d}" % RECEIPT_LENGTH, receipt)
+    assert IDS.parse_message(message) == IDS.parse_message(message.decode()) == (queue, number)
+    assert IDS.parse_receipt(receipt) == IDS.parse_receipt(receipt.decode()) == (queue, number, delivery)
+
+
+@given(queues, st.lists(numbers, max_size=50))
+def test_many_ids_are_the_ids_one_by_one(queue: int, several: list[int]) -> None:
+    """Fails when neighbours in a block of four get each other's MAC."""
+    assert IDS.messages(queue, several) == [IDS.message(queue, number) for number in several]
+
+
+@given(queues, numbers, st.data())
+def test_a_changed_letter_is_found(queue: int, number: int, data: st.DataObject) -> None:
+    """Fails when some bits of the text are not covered by the MAC, so that one message has two ids."""
+    for text, parse in (
+        (IDS.message(queue, number), IDS.parse_message),
+        (IDS.receipt(queue, number, 1), IDS.parse_receipt),
+    ):
+        at = data.draw(st.integers(0, len(text) - 1))
+        letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/= \n\u00e9"
+        letter = data.draw(st.sampled_from(letters).filter(chr(text[at]).__ne__))
+        assert parse(text[:at].decode() + letter + text[at + 1 :].decode()) is None
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "A" * 31, "A" * 33, "A" * 36, "\u00e9" * 32, b"\xff" * 32, "=" * 32]
+)
+def test_other_texts_are_nothing(text: str | bytes) -> None:
+    """Fails when a text of any shape raises."""
+    assert IDS.parse_message(text) is None
+    assert IDS.parse_receipt(text) is None
+
+
+def test_secrets_and_kinds_do_not_mix() -> None:
+    """Fails when another installation's ids pass, or a receipt reads as an id."""
+    assert Ids(b"j" * 32).parse_message(IDS.message(1, 2)) is None
+    assert Ids(b"j" * 32).parse_receipt(IDS.receipt(1, 2, 3)) is None
+    assert len({IDS.message(q, n) for q in range(20) for n in range(20)}) == 400
+    assert IDS.parse_message(IDS.receipt(1, 2, 3)[:ID_LENGTH]) is None
