@@ -10,9 +10,11 @@ up passes its wake-up on.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 
 from windlass.message import Message
 
@@ -22,10 +24,10 @@ Attempt = Callable[[], "asyncio.Future[list[Message]]"]
 class Waiter:
     """One receive in line. Made on its own event loop; `start` and `notify` may be called from another."""
 
-    __slots__ = ("_loop", "_try", "attempt", "called", "change", "left", "over")
+    __slots__ = ("_try", "attempt", "called", "change", "left", "loop", "over")
 
     def __init__(self, attempt: Attempt) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._try = attempt
         self.attempt: asyncio.Future[list[Message]] | None = None
         self.called = False
@@ -39,7 +41,7 @@ class Waiter:
     @property
     def idle(self) -> bool:
         """True when no attempt is on its way and the last one, if any, found nothing."""
-        if self.called or self._loop.is_closed():
+        if self.called or self.loop.is_closed():
             return False
         attempt = self.attempt
         if attempt is None:
@@ -48,13 +50,18 @@ class Waiter:
             return False
         return attempt.exception() is None and not attempt.result()
 
+    @property
+    def here(self) -> bool:
+        """True on the waiter's own loop."""
+        return self.loop is asyncio.get_running_loop()
+
     def start(self) -> None:
         """Make an attempt, and let the waiting task look at it."""
-        if self._loop is asyncio.get_running_loop():
+        if self.here:
             self._start()
         else:
             self.called = True
-            self._loop.call_soon_threadsafe(self._start)
+            self.loop.call_soon_threadsafe(self._start)
 
     def _start(self) -> None:
         self.called = False
@@ -64,10 +71,10 @@ class Waiter:
 
     def notify(self) -> None:
         """Let the waiting task look around."""
-        if self._loop is asyncio.get_running_loop():
+        if self.here:
             self._notify()
         else:
-            self._loop.call_soon_threadsafe(self._notify)
+            self.loop.call_soon_threadsafe(self._notify)
 
     def give_up(self) -> None:
         """Its time is over."""
@@ -98,11 +105,12 @@ class Lines:
         with self._lock:
             return any(waiter.idle for waiter in line)
 
-    def wake(self, queue: str, amount: int) -> None:
+    def wake(self, queue: str, amount: int, *, relay: bool = True) -> None:
         """`amount` messages became ready: the first idle waiters make an attempt each."""
         line = self._lines.get(queue)
         if line is None:
             return
+        busy: set[asyncio.AbstractEventLoop] = set()
         with self._lock:
             for waiter in line:
                 if amount <= 0:
@@ -110,6 +118,13 @@ class Lines:
                 if waiter.idle:
                     waiter.start()
                     amount -= 1
+                elif not waiter.here:
+                    busy.add(waiter.loop)
+        # An attempt that found nothing before these messages came may be on its way to another loop, where
+        # its waiter looks busy until then: that loop wakes it, behind the answer.
+        for loop in busy if relay else ():
+            with contextlib.suppress(RuntimeError):  # it is closed
+                loop.call_soon_threadsafe(partial(self.wake, queue, amount, relay=False))
 
     def wake_all(self, queue: str) -> None:
         """Something happened to the queue itself: let everybody find out."""

@@ -159,6 +159,8 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes) -> T:
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
+        if decoder is not _any:
+            decode(_any, body)  # text that is broken further on is broken, whatever stands before
         raise invalid(error) from None
     except msgspec.DecodeError as error:
         raise BrokenJson(f"The body is not JSON: {error}.") from None

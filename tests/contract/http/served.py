@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import warnings
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -14,6 +15,10 @@ import httpx
 from windlass.clock import ManualClock
 from windlass.server.app import Windlass
 from windlass.settings import Settings
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # it would rather have a newer httpx
+    from starlette.testclient import TestClient as TestClient
 
 T = TypeVar("T")
 
