@@ -1,60 +1,33 @@
-"""The data directory: its lock, the database's opening, and what is refused with a clear word."""
+"""The database's opening: making it, checking it, and what is refused with a clear word."""
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from itertools import pairwise
 from pathlib import Path
-from typing import TextIO
 
 import apsw
+import msgspec
+import structlog
 
-from windlass.errors import StartError, StoreDamaged, StoreLocked, StoreTooNew
+from windlass.errors import StartError, StoreDamaged, StoreTooNew
+from windlass.store.sqlite.lock import sync_directory
+
+log = structlog.get_logger("windlass.store")
 
 DATABASE = "windlass.db"
-LOCK = "windlass.lock"
 _CHECKPOINT_PAGES = 8_000
 """The log is moved into the database when it has this many pages (32 MB)."""
 _CACHE_KIB = 64 * 1024
 
 
-def lock(data_dir: Path) -> TextIO:
-    """Take the data directory for this process until the file is closed. Raises StoreLocked, StartError."""
-    try:
-        if not data_dir.exists():
-            data_dir.mkdir(parents=True, mode=0o700)
-            sync_directory(data_dir.parent)
-        file = (data_dir / LOCK).open("a+")
-    except OSError as error:
-        raise StartError(
-            f"The data directory {data_dir} cannot be used: {error.strerror}. Name another with --data-dir."
-        ) from error
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        file.seek(0)
-        owner = file.read().strip() or "unknown"
-        file.close()
-        raise StoreLocked(
-            f"Another Windlass (process {owner}) uses the data directory {data_dir}."
-            " Stop it first, or name another directory with --data-dir."
-        ) from error
-    try:
-        file.truncate(0)
-        file.write(f"{os.getpid()}\n")
-        file.flush()
-    except OSError:  # a full disk: the lock holds all the same, it only cannot tell whose it is
-        pass
-    return file
-
-
 def connect(data_dir: Path, synchronous: str, *, read_only: bool = False) -> apsw.Connection:
     """A connection with our settings."""
-    flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE
+    flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
     db = apsw.Connection(str(data_dir / DATABASE), flags=flags, statementcachesize=512)
     db.set_busy_timeout(5_000)
     if not read_only:
@@ -65,27 +38,84 @@ def connect(data_dir: Path, synchronous: str, *, read_only: bool = False) -> aps
     return db
 
 
-def open_database(data_dir: Path, synchronous: str) -> apsw.Connection:
-    """Open or create the database and bring its tables up to date. Raises what StartError covers."""
+def open_database(data_dir: Path, synchronous: str, *, killed: bool) -> apsw.Connection:
+    """Open or create the database and bring its tables up to date. Raises what StartError covers.
+
+    `killed`: the last process that used it had no clean end.
+    """
     path = data_dir / DATABASE
-    try:
+    wal = path.with_name(path.name + "-wal")
+    with refusing(path):
+        if not path.exists():
+            if wal.exists() and wal.stat().st_size:
+                raise damaged(path, f"it is not there, but its log {wal.name} is")
+            _create(path)
         _check_size(path)
-        wal = path.with_name(path.name + "-wal")
-        log = wal.read_bytes()[:32] if wal.exists() else b""
+        header = b""
+        if wal.exists():
+            with wal.open("rb") as file:
+                header = file.read(32)
         db = connect(data_dir, synchronous)
-        if log:
-            _check_log(wal, log, db)
+        if header:
+            _check_log(wal, header, db)
+        if killed and not _sound(header):
+            log.warning(
+                "log_missing",
+                message=f"The last process was killed and its log {wal} is missing or has no beginning: what"
+                " it held is lost, unless it was killed before its first commit.",
+            )
         migrate(db, path)
-        db.execute("SELECT count(*) FROM queues").fetchall()
+        # A first commit: from here on the log has a beginning, and a disk that takes no writes is found now.
+        db.execute(
+            "INSERT OR REPLACE INTO meta (name, value) SELECT name, value FROM meta WHERE name = 'secret'"
+        )
         sync_directory(data_dir)
-    except (apsw.CorruptError, apsw.NotADBError, apsw.SchemaChangeError) as error:
+    return db
+
+
+@contextlib.contextmanager
+def refusing(path: Path) -> Iterator[None]:
+    """Turn what the engine says of a database that cannot be used into a StartError that says what to do."""
+    try:
+        yield
+    except (apsw.CorruptError, apsw.NotADBError, apsw.SchemaChangeError, msgspec.DecodeError) as error:
         raise damaged(path, str(error)) from error
     except (apsw.Error, OSError) as error:
         raise StartError(
             f"The database {path} cannot be opened: {error}. Check that the disk has room, is mounted for"
             " writing, and that this user may write there."
         ) from error
-    return db
+
+
+def _create(path: Path) -> None:
+    """Make a database under another name and move it into place whole: one of no bytes is always damage."""
+    part = path.with_name(path.name + ".new")
+    part.unlink(missing_ok=True)
+    part.with_name(part.name + "-journal").unlink(missing_ok=True)
+    with contextlib.closing(apsw.Connection(str(part))) as db:
+        migrate(db, path)
+        db.execute("INSERT INTO meta (name, value) VALUES ('secret', ?)", (os.urandom(32),))
+    with part.open("rb+") as file:
+        os.fsync(file.fileno())
+    part.replace(path)
+    sync_directory(path.parent)
+
+
+def _sound(header: bytes) -> bool:
+    """True for a log's header whose checksum holds (sqlite.org/fileformat2.html#walformat)."""
+    if len(header) < 32 or header[:3] != b"\x37\x7f\x06" or header[3] not in (0x82, 0x83):
+        return False
+    words = struct.unpack(("<" if header[3] == 0x82 else ">") + "6I", header[:24])
+    return _checksum(words, bytes(8)) == header[24:32]
+
+
+def _checksum(words: Sequence[int], start: bytes) -> bytes:
+    """The log's checksum of `words`, carried on from `start`."""
+    low, high = struct.unpack(">2I", start)
+    for even, odd in zip(words[::2], words[1::2], strict=True):
+        low = (low + even + high) & 0xFFFFFFFF
+        high = (high + odd + low) & 0xFFFFFFFF
+    return struct.pack(">2I", low, high)
 
 
 def damaged(path: Path, reason: str) -> StoreDamaged:
@@ -97,11 +127,7 @@ def damaged(path: Path, reason: str) -> StoreDamaged:
 
 def _check_size(path: Path) -> None:
     """Refuse a database that lost its end or its beginning: SQLite would find out only much later."""
-    if not path.exists():
-        return
     size = path.stat().st_size
-    if size == 0:
-        return  # killed right after the first commits: all of it is in the log, or there is nothing yet
     with path.open("rb") as file:
         header = file.read(100)
     if len(header) < 100 or header[:16] != b"SQLite format 3\0":
@@ -146,11 +172,7 @@ def _commits_in_a_run(frames: Sequence[bytes], order: str) -> int:
         return 0
     for before, frame in pairwise(frames):
         words = struct.unpack(f"{order}{(len(frame) - 16) // 4}I", frame[:8] + frame[24:])
-        low, high = struct.unpack(">2I", before[16:24])
-        for even, odd in zip(words[::2], words[1::2], strict=True):
-            low = (low + even + high) & 0xFFFFFFFF
-            high = (high + odd + low) & 0xFFFFFFFF
-        if struct.pack(">2I", low, high) != frame[16:24]:
+        if _checksum(words, before[16:24]) != frame[16:24]:
             commits = 0
         elif frame[4:8] != b"\0\0\0\0":
             commits += 1
@@ -184,12 +206,3 @@ def migrate(db: apsw.Connection, path: Path) -> None:
             with db:
                 db.execute(script.read_text())
                 db.execute("INSERT INTO schema_version VALUES (?, datetime('now'))", (number,))
-
-
-def sync_directory(path: Path) -> None:
-    """Make a directory's entries survive a power cut."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

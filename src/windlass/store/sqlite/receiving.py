@@ -72,7 +72,12 @@ def _serve(tx: Transaction, queue: QueueState, ops: Sequence[Receive]) -> None:
         while waiting and start < len(rows):
             op = waiting[0]
             mine = rows[start : start + op.limit - len(taken[op])]
-            cut = _until_grouped(mine) if careful and op.lease is None else len(mine)
+            cut = len(mine)
+            if careful:  # a removal brings up contents that nobody has measured
+                cut = min(_until_grouped(mine) if op.lease is None else cut, _fitting(mine, taken[op]))
+                if not cut:
+                    waiting.pop(0)
+                    continue
             dealt.append((op, mine[:cut]))
             taken[op] += mine[:cut]
             start += cut
@@ -81,6 +86,8 @@ def _serve(tx: Transaction, queue: QueueState, ops: Sequence[Receive]) -> None:
             if cut and mine[cut - 1].grp is not None and op.lease is None:
                 break
         rows = rows[:start]
+        if not rows:
+            break
         amount -= len(rows)
         if timeless:
             ready.leave_front(tx, queue, rows[-1])
@@ -96,6 +103,16 @@ def _serve(tx: Transaction, queue: QueueState, ops: Sequence[Receive]) -> None:
 def _until_grouped(rows: Sequence[Row]) -> int:
     """How many rows there are up to the first of a group, that one included."""
     return next((n for n, row in enumerate(rows, 1) if row.grp is not None), len(rows))
+
+
+def _fitting(rows: Sequence[Row], taken: Sequence[Row]) -> int:
+    """How many of `rows` an answer that holds `taken` has room for; one in any case."""
+    room = MAX_BATCH_BYTES - sum(row.size for row in taken)
+    for n, row in enumerate(rows):
+        room -= row.size
+        if room < 0 and (n or taken):
+            return n
+    return len(rows)
 
 
 def _hand_out(tx: Transaction, queue: QueueState, dealt: Sequence[tuple[Receive, list[Row]]]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -29,6 +28,7 @@ from windlass.message import (
 )
 from windlass.store.base import Caller, Changes, Key, Store
 from windlass.store.sqlite import administration, counts, files, settling
+from windlass.store.sqlite.lock import DirectoryLock
 from windlass.store.sqlite.memory import Memory, QueueState, decode_settings
 from windlass.store.sqlite.operation import Acknowledge, Receive, Send, Step
 from windlass.store.sqlite.reading import Readers
@@ -46,13 +46,14 @@ class SQLiteStore(Store):
     def __init__(self, data_dir: Path, *, clock: Clock, synchronous: str = "full") -> None:
         self.calls: Counter[str] = Counter()
         self._clock = clock
-        self._lock = files.lock(data_dir)
+        self._lock = DirectoryLock(data_dir)
         try:
-            self._db = files.open_database(data_dir, synchronous)
+            self._db = files.open_database(data_dir, synchronous, killed=self._lock.killed)
             self._memory = Memory()
-            logged = self._load()
+            with files.refusing(data_dir / files.DATABASE):
+                logged = self._load()
         except BaseException:
-            self._lock.close()
+            self._lock.close(clean=not self._lock.killed)
             raise
         self._writer = Writer(self._db, self._memory, clock, logged)
         self._readers = Readers(
@@ -70,9 +71,6 @@ class SQLiteStore(Store):
         """Read what memory holds: a row a queue, whatever the number of messages."""
         db, memory = self._db, self._memory
         meta = dict(db.execute("SELECT name, value FROM meta"))
-        if "secret" not in meta:
-            meta["secret"] = os.urandom(32)
-            db.execute("INSERT INTO meta (name, value) VALUES ('secret', ?)", (meta["secret"],))
         self.secret = meta["secret"]
         memory.next_number = memory.reserved = meta.get("next_number", 1)
         newest = db.execute("SELECT at FROM messages ORDER BY id DESC LIMIT 1").fetchone()
