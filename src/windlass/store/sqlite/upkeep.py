@@ -262,7 +262,7 @@ class Upkeep:
         if queue is None:
             return True
         rows = fetch(tx.db, _OLD_DEAD, (queue.generation, queue.cutoff(tx.now), BITE))
-        if queue.counts[State.READY]:
+        if tx.counted(queue, State.READY):
             queue.past = ready.past(tx.db, queue, tx.now)
             rows += fetch(tx.db, _OLD, (queue.generation, queue.past, BITE))
         if rows:
