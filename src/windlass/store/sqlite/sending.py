@@ -20,6 +20,8 @@ MAX_ANSWERS = 1_000_000
 """Idempotency-Keys remembered at most."""
 
 _PLAIN_RANK = 9
+_MANY = 4
+"""Messages of one queue from which on they get a statement of their own."""
 _ROWS = 32
 """Rows of different queues in one statement."""
 _PREFIX = "INSERT INTO messages (at, rank, generation, id, seq, content)"
@@ -78,30 +80,40 @@ def _check_room(tx: Transaction, queue: QueueState, amount: int, coming: int = 0
 
 
 def _send_plain(tx: Transaction, sends: Sequence[tuple[QueueState, Send]]) -> None:
-    """Messages without options: their numbers are one run, their rows few statements."""
+    """Messages without options: their numbers are one run, queue by queue, and their rows few statements.
+
+    Each statement is a turn at the interpreter's lock, which the event loop wants too: fewer are faster.
+    """
+    by_queue: dict[QueueState, list[Send]] = {}
     amount = 0
-    for _, op in sends:
+    for queue, op in sends:
+        by_queue.setdefault(queue, []).append(op)
         amount += len(op.contents)
     first = number = tx.allocate(amount)
     now, db = tx.now, tx.db
     single: list[object] = []
-    for queue, op in sends:
-        count = len(op.contents)
-        if count < 8:
-            for n, content in enumerate(op.contents, number):
+    for queue, ops in by_queue.items():
+        start = number
+        contents: list[bytes] = []
+        for op in ops:
+            following = number + len(op.contents)
+            op.result = Sent(queue.number, range(number, following))
+            contents += op.contents
+            number = following
+        count = number - start
+        if count < _MANY:
+            for n, content in enumerate(contents, start):
                 single += (queue.generation, n, n, content)
         else:
             db.execute(
                 "INSERT INTO messages (id, generation, seq, at, rank, content)"
                 " SELECT ?1 + rowid, ?2, ?1 + rowid, ?3, 9, value FROM carray(?4)",
-                (number - 1, queue.generation, now, apsw.carray(tuple(op.contents))),
+                (start - 1, queue.generation, now, apsw.carray(tuple(contents))),
             )
-        op.result = Sent(queue.number, range(number, number + count))
         tx.became_ready(queue, count)
         tx.ins[queue.number] = tx.ins.get(queue.number, 0) + count
-        number += count
-    for start in range(0, len(single), 4 * _ROWS):
-        chunk = single[start : start + 4 * _ROWS]
+    for begin in range(0, len(single), 4 * _ROWS):
+        chunk = single[begin : begin + 4 * _ROWS]
         db.execute(values(_PREFIX, _ROW, len(chunk) // 4), (now, *chunk))
     db.execute(
         "INSERT INTO ready (generation, rank, seq, id) SELECT generation, rank, seq, id FROM messages"
