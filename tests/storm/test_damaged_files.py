@@ -17,7 +17,7 @@ from tests.storm.talk import assert_refuses, client, create, database, peek_all,
 pytestmark = pytest.mark.storm
 
 CONTENTS = [f"{number} {'x' * 500}" for number in range(300)]
-PAGE = 4096
+PAGE = 8192
 
 
 @pytest.fixture(scope="module")

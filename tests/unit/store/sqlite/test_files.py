@@ -97,7 +97,7 @@ def test_a_log_damaged_before_its_end_is_refused(bench: Bench, tmp_path: Path) -
     for _ in range(10):
         bench.send("q", b"1")
     directory = killed(bench, tmp_path / "flipped")
-    flip(directory / LOG, 32 + 5 * (24 + 4096) + 1_000)
+    flip(directory / LOG, 32 + 5 * (24 + 8192) + 1_000)
     assert "behind a broken one" in refused(directory)
 
 
@@ -108,7 +108,7 @@ def test_a_log_torn_at_its_end_is_not(bench: Bench, tmp_path: Path) -> None:
     size = (bench.directory / LOG).stat().st_size
     bench.send("q", *[b'"%s"' % (b"x" * 3_000)] * 5)
     directory = killed(bench, tmp_path / "torn")
-    os.truncate(directory / LOG, size + 24 + 4096 + 100)
+    os.truncate(directory / LOG, size + 24 + 8192 + 100)
     store = opened(directory, ManualClock())
     assert store.queue("q").ready == 1
     store.close()
@@ -121,7 +121,7 @@ def test_a_log_torn_at_its_end_is_not(bench: Bench, tmp_path: Path) -> None:
 
 def test_ends_of_commits_that_failed_are_no_damage() -> None:
     """Fails when what failed commits left in the log is taken for commits that were acknowledged."""
-    page, salt = bytes(4096), b"saltsalt"
+    page, salt = bytes(8192), b"saltsalt"
 
     def frame(before: bytes, commit: int) -> bytes:
         head = (1).to_bytes(4) + commit.to_bytes(4)
