@@ -10,7 +10,8 @@ from windlass.clock import rfc3339
 from windlass.message import MAX_BATCH_BYTES, MAX_LEASE, MAX_SECONDS, QueueInfo
 
 Seconds = Annotated[float, Field(ge=0, le=MAX_SECONDS, allow_inf_nan=False)]
-Name = Annotated[str, Field(max_length=128)]
+_NAME = {"minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"}
+Name = Annotated[str, Field(max_length=128, json_schema_extra=_NAME)]
 
 
 class Strict(BaseModel):
@@ -19,6 +20,8 @@ class Strict(BaseModel):
 
 class QueueSettingsBody(Strict):
     """A queue's settings; those left out keep their value, or the default of a new queue."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"lease_seconds": 60, "max_length": 10_000}]})
 
     lease_seconds: Annotated[float, Field(gt=0, le=MAX_LEASE, allow_inf_nan=False)] = 30
     max_deliveries: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -41,7 +44,11 @@ class NewQueue(QueueSettingsBody):
     model_config = ConfigDict(json_schema_extra={"examples": [{"name": "orders", "lease_seconds": 60}]})
 
     name: Annotated[
-        str, Field(description="1 to 128 of A-Z a-z 0-9 . _ -, beginning with a letter or digit.")
+        str,
+        Field(
+            description="1 to 128 of A-Z a-z 0-9 . _ -, beginning with a letter or digit.",
+            json_schema_extra=_NAME,
+        ),
     ]
 
 
@@ -83,6 +90,8 @@ class Purged(BaseModel):
 
 
 class RedriveBody(Strict):
+    model_config = ConfigDict(json_schema_extra={"examples": [{"max": 100}]})
+
     max: Annotated[int, Field(ge=1, le=10_000)] = 10_000
 
 

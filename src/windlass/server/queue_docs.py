@@ -53,6 +53,9 @@ def describe(api: FastAPI) -> None:
             _, components = msgspec.json.schema_components(_TYPES, ref_template=_REF)
             schemas = schema["components"]["schemas"]
             schemas.update(components)
+            schemas["LeaseBody"]["anyOf"] = [
+                {"properties": {one: {"const": 0}}} for one in ("lease", "delay")
+            ]  # a delay goes with giving back only
             schemas["Message"] = MESSAGE
             for path, operations in paths().items():
                 schema["paths"].setdefault(path, {}).update(operations)
@@ -191,7 +194,7 @@ _IDEMPOTENCY = {
     "in": "header",
     "required": False,
     "description": "The same key gives the same answer for 24 h; the send happens once.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
 }
 _RESULTS = {
     "type": "object",
