@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import swagger_ui_bundle
+import fastapi_offline
 from fastapi import FastAPI, Response
 from fastapi.responses import FileResponse, HTMLResponse
 
@@ -13,7 +13,7 @@ from windlass.errors import NotFound
 _FILES = {
     "swagger-ui.css": "text/css",
     "swagger-ui-bundle.js": "text/javascript",
-    "favicon-32x32.png": "image/png",
+    "favicon.png": "image/png",
 }
 _PAGE = """<!doctype html>
 <html lang="en">
@@ -22,7 +22,7 @@ _PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Windlass</title>
 <link rel="stylesheet" href="docs/swagger-ui.css">
-<link rel="icon" href="docs/favicon-32x32.png">
+<link rel="icon" href="docs/favicon.png">
 </head>
 <body>
 <div id="swagger-ui"></div>
@@ -40,7 +40,7 @@ _START = """SwaggerUIBundle({
 
 def mount(api: FastAPI) -> None:
     """Add the page and its files."""
-    folder = Path(swagger_ui_bundle.swagger_ui_path)
+    folder = Path(fastapi_offline.__file__).parent / "static"
 
     @api.get("/docs", include_in_schema=False)
     async def page() -> HTMLResponse:
