@@ -105,7 +105,7 @@ def _create(path: Path) -> None:
 
 
 def _sound(header: bytes) -> bool:
-    """True for a log's header whose checksum holds (sqlite.org/fileformat2.html#walformat)."""
+    """True for a log's header whose checksum holds (SQLite's database file format, "The Write-Ahead Log")."""
     if len(header) < 32 or header[:3] != b"\x37\x7f\x06" or header[3] not in (0x82, 0x83):
         return False
     words = struct.unpack(("<" if header[3] == 0x82 else ">") + "6I", header[:24])
