@@ -16,12 +16,14 @@ from typing import Any
 
 import msgspec
 
-from windlass.errors import NotFound, WindlassError
+from windlass.errors import NotFound, StartError, WindlassError
 from windlass.server.app import Windlass
 from windlass.server.auth import new_key
 
 SOCKET = "windlass.sock"
 _MOST = 64 * 1024
+_PATIENCE = 5
+"""Seconds that a server has to answer."""
 
 
 @contextlib.contextmanager
@@ -95,16 +97,21 @@ async def act(app: Windlass, command: dict[str, Any]) -> dict[str, Any]:
 
 
 def ask(data_dir: Path, command: dict[str, Any]) -> dict[str, Any] | None:
-    """Send a command to the server that lives on `data_dir`; None where there is none."""
+    """Send a command to the server that lives on `data_dir`; None where there is none. Raises StartError."""
     if not (data_dir / SOCKET).exists():
         return None
-    with address(data_dir) as path, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(10)
-        try:
-            connection.connect(path)
-        except (ConnectionRefusedError, FileNotFoundError):
-            return None  # left behind by a server that was killed
-        connection.sendall(msgspec.json.encode(command) + b"\n")
-        with connection.makefile("rb") as answer:
-            result: dict[str, Any] = msgspec.json.decode(answer.readline())
-            return result
+    try:
+        with address(data_dir) as path, socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(_PATIENCE)
+            try:
+                connection.connect(path)
+            except (ConnectionRefusedError, FileNotFoundError):
+                return None  # left behind by a server that was killed
+            connection.sendall(msgspec.json.encode(command) + b"\n")
+            with connection.makefile("rb") as answer:
+                result: dict[str, Any] = msgspec.json.decode(answer.readline())
+                return result
+    except TimeoutError:
+        raise StartError(f"The server on {data_dir} did not answer within {_PATIENCE} s.") from None
+    except (OSError, msgspec.DecodeError) as error:
+        raise StartError(f"The server on {data_dir} cannot be asked: {error}.") from error

@@ -104,10 +104,9 @@ def _listen(settings: Settings) -> socket.socket:
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
         listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise StartError(
-            f"The host {settings.host!r} is no address of this machine: {error.strerror}."
-        ) from error
+    except (OSError, UnicodeError) as error:  # a name that is none in the DNS either
+        why = error.strerror if isinstance(error, OSError) else error
+        raise StartError(f"The host {settings.host!r} is no address of this machine: {why}.") from error
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(where)
