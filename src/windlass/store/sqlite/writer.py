@@ -14,7 +14,6 @@ import threading
 from asyncio import AbstractEventLoop
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby
 from queue import SimpleQueue
 from typing import Any
 
@@ -138,8 +137,8 @@ class Writer:
             try:
                 turn = upkeep and self.upkeep.turn(now, requests)
                 upkept = self.upkeep.step(tx) if turn else None
-                for kind, group in groupby(operations, type):
-                    _VERBS[kind](tx, list(group))
+                for verb, group in _by_verb(operations):
+                    verb(tx, group)
                 if any(type(op) is Receive and op.result and op.abandoned for op in operations):
                     db.execute("ROLLBACK")
                     continue
@@ -235,6 +234,25 @@ def _runs(operations: Sequence[Operation[Any]]) -> Iterator[Sequence[Operation[A
             start = end
 
 
+def _by_verb(
+    operations: Sequence[Operation[Any]],
+) -> Iterator[tuple[Callable[[Transaction, Any], None], list[Operation[Any]]]]:
+    """The operations of a run, each verb's together: they are all under way at once, so any order is right,
+    and one statement for many is what makes a commit cheap. What changes a queue itself stays at the end."""
+    groups: dict[type, list[Operation[Any]]] = {}
+    for operation in operations:
+        groups.setdefault(type(operation), []).append(operation)
+    last = operations[-1]
+    structural: list[Operation[Any]] = [last] if type(last) is Step and last.structural else []
+    if structural:
+        groups[Step].pop()
+    for kind, verb in _VERBS.items():
+        if group := groups.get(kind):
+            yield verb, group
+    if structural:
+        yield _steps, structural
+
+
 def _steps(tx: Transaction, operations: Sequence[Step]) -> None:
     """Each in a savepoint of its own, which is undone where it fails."""
     for operation in operations:
@@ -250,9 +268,9 @@ def _steps(tx: Transaction, operations: Sequence[Step]) -> None:
 
 _VERBS: dict[type, Callable[[Transaction, Any], None]] = {
     Send: send,
-    Receive: receive,
     Acknowledge: acknowledge,
     Step: _steps,
+    Receive: receive,  # last: it finds what the others brought
 }
 
 
