@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Protocol
 
 
@@ -60,18 +61,13 @@ class ManualClock:
         self._now += round(seconds * 1000)
 
 
-_second = (-1, b"")
+@lru_cache(maxsize=1024)
+def _second(seconds: int) -> bytes:
+    """A second's text, kept: messages are written in runs of a second, and leases end in others."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
 
 
 def rfc3339(moment: int) -> bytes:
-    """`moment` (ms since the epoch) as RFC 3339 in UTC with milliseconds, ASCII.
-
-    The text of the last second asked for is kept: messages are mostly written in runs of one second.
-    """
-    global _second
+    """`moment` (ms since the epoch) as RFC 3339 in UTC with milliseconds, ASCII."""
     seconds, millis = divmod(moment, 1000)
-    at, text = _second
-    if at != seconds:
-        text = datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode()
-        _second = (seconds, text)
-    return b"%b.%03dZ" % (text, millis)
+    return b"%b.%03dZ" % (_second(seconds), millis)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Annotated, Any
 from urllib.parse import parse_qsl
@@ -432,6 +433,7 @@ def once_of(key: bytes, scope: Scope, principal: Principal, body: bytes) -> Once
     return Once(blake2b(where + key, digest_size=24).digest(), blake2b(body, digest_size=24).digest())
 
 
+@lru_cache(maxsize=256)  # a consumer asks the same question again and again
 def parse_receive_query(query: bytes) -> tuple[int | None, float, int | None]:
     """(lease in ms, -1: the queue's, None: none; wait in s; max) of a GET's query. Raises Invalid."""
     lease: int | None = None
