@@ -1,4 +1,4 @@
-"""API keys from the command line: beside a live server and without one, shown once, hashed, revoked at once."""
+"""API keys on the command line: beside a live server and without one, shown once, hashed, revoked at once."""
 
 from __future__ import annotations
 
