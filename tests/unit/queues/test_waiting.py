@@ -1,0 +1,186 @@
+"""The lines of long polls, with attempts that the test answers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
+from windlass.message import Message
+from windlass.queues.waiting import Lines
+
+MESSAGE = Message(1, 1, b"1", 0, 1, 0, None, None)
+Attempt = asyncio.Future[list[Message]]
+
+
+class Line:
+    """Waiters on one queue, each with the attempts it has made."""
+
+    def __init__(self) -> None:
+        self.lines = Lines()
+        self.attempts: dict[str, list[Attempt]] = {}
+
+    async def join(
+        self, name: str, seconds: float = 60, gone: asyncio.Future[None] | None = None
+    ) -> asyncio.Task[list[Message]]:
+        made = self.attempts[name] = []
+
+        def attempt() -> Attempt:
+            made.append(asyncio.get_running_loop().create_future())
+            return made[-1]
+
+        task = asyncio.create_task(self.lines.wait("q", seconds, attempt, gone))
+        await turns()
+        return task
+
+    async def answer(self, name: str, *messages: Message) -> None:
+        self.attempts[name][-1].set_result(list(messages))
+        await turns()
+
+    def tried(self) -> dict[str, int]:
+        return {name: len(made) for name, made in self.attempts.items()}
+
+
+async def turns() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(scenario, 10))
+
+
+def test_the_first_tries_at_once_and_those_behind_it_do_not() -> None:
+    """Planted defect: a look into the store for everybody who comes."""
+
+    async def scenario() -> None:
+        line = Line()
+        await line.join("a")
+        await line.answer("a")
+        await line.join("b")
+        assert line.tried() == {"a": 1, "b": 0}
+        assert len(line.lines) == 2
+
+    run(scenario())
+
+
+def test_who_comes_while_all_are_busy_tries_too() -> None:
+    async def scenario() -> None:
+        line = Line()
+        await line.join("a")
+        await line.join("b")
+        assert line.tried() == {"a": 1, "b": 1}
+
+    run(scenario())
+
+
+def test_as_many_are_woken_as_messages_came_in_order_and_the_busy_are_passed_by() -> None:
+    async def scenario() -> None:
+        line = Line()
+        for name in "abcd":
+            await line.join(name)
+            if line.attempts[name]:
+                await line.answer(name)
+        line.lines.wake("q", 2)
+        await turns()
+        assert line.tried() == {"a": 2, "b": 1, "c": 0, "d": 0}
+        line.lines.wake("q", 1)
+        await turns()
+        assert line.tried() == {"a": 2, "b": 1, "c": 1, "d": 0}
+
+    run(scenario())
+
+
+def test_an_attempt_that_finds_nothing_leaves_the_waiter_in_its_place() -> None:
+    """Planted defect: sending it to the end of the line."""
+
+    async def scenario() -> None:
+        line = Line()
+        first = await line.join("a")
+        await line.answer("a")
+        await line.join("b")
+        line.lines.wake("q", 1)
+        await line.answer("a")
+        assert line.lines.idle("q")
+        line.lines.wake("q", 1)
+        assert line.tried() == {"a": 3, "b": 0}
+        await line.answer("a", MESSAGE)
+        assert await first == [MESSAGE]
+        assert len(line.lines) == 1
+
+    run(scenario())
+
+
+def test_who_hung_up_while_woken_passes_it_on_and_who_is_merely_late_does_not() -> None:
+    """Planted defects: a wake-up that is lost; a chain of looks into the store as polls run out."""
+
+    async def scenario() -> None:
+        line = Line()
+        gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        first = await line.join("a", gone=gone)
+        await line.answer("a")
+        second = await line.join("b", seconds=0.01)
+        await line.join("c")
+        line.lines.wake("q", 1)
+        gone.set_result(None)
+        await line.answer("a")
+        assert await first == []
+        assert line.tried() == {"a": 2, "b": 1, "c": 0}
+        await line.answer("b")
+        assert await second == []
+        assert line.tried()["c"] == 0
+
+    run(scenario())
+
+
+def test_who_is_cancelled_while_its_attempt_is_under_way_leaves_the_line() -> None:
+    async def scenario() -> None:
+        line = Line()
+        first = await line.join("a")
+        first.cancel()
+        await turns()
+        assert len(line.lines) == 0
+        await line.answer("a", MESSAGE)  # for nobody, as a plain GET that is cut off
+
+    run(scenario())
+
+
+def test_an_attempt_that_fails_is_told() -> None:
+    async def scenario() -> None:
+        line = Line()
+        task = await line.join("a")
+        line.attempts["a"][0].set_exception(OSError("disk"))
+        await turns()
+        assert isinstance(task.exception(), OSError)
+        assert len(line.lines) == 0
+
+    run(scenario())
+
+
+def test_a_stop_lets_everybody_go_and_nobody_wait_again() -> None:
+    async def scenario() -> None:
+        line = Line()
+        first = await line.join("a")
+        await line.answer("a")
+        second = await line.join("b")
+        line.lines.stop()
+        assert (await first, await second) == ([], [])
+        third = await line.join("c")
+        await line.answer("c")
+        assert await third == []
+
+    run(scenario())
+
+
+def test_a_deleted_queue_wakes_everybody() -> None:
+    async def scenario() -> None:
+        line = Line()
+        for name in "abc":
+            await line.join(name)
+            if line.attempts[name]:
+                await line.answer(name)
+        line.lines.wake_all("q")
+        line.lines.wake_all("another")
+        assert line.tried() == {"a": 2, "b": 1, "c": 1}
+
+    run(scenario())
