@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine
 from typing import Any
 
+from tests.harness import until
 from windlass.message import Message
 from windlass.queues.waiting import Lines
 
@@ -184,3 +186,43 @@ def test_a_deleted_queue_wakes_everybody() -> None:
         assert line.tried() == {"a": 2, "b": 1, "c": 1}
 
     run(scenario())
+
+
+def test_a_wake_up_that_overtakes_an_empty_answer_on_its_way_to_another_loop_is_not_lost() -> None:
+    """Planted defect: passing by a waiter that only looks busy, because its own loop has not heard yet."""
+    lines = Lines()
+    made: list[Attempt] = []
+    there = asyncio.new_event_loop()
+    busy, free = threading.Event(), threading.Event()
+
+    def attempt() -> Attempt:
+        made.append(there.create_future())
+        return made[-1]
+
+    async def wait() -> list[Message]:
+        return await lines.wait("q", 20, attempt, None)
+
+    def hold() -> None:
+        busy.set()
+        free.wait(10)
+
+    async def here() -> None:
+        lines.wake("q", 1)
+
+    thread = threading.Thread(target=there.run_forever)
+    thread.start()
+    try:
+        waiting = asyncio.run_coroutine_threadsafe(wait(), there)
+        until(lambda: made, what="the first attempt")
+        there.call_soon_threadsafe(hold)
+        assert busy.wait(10)
+        there.call_soon_threadsafe(made[0].set_result, [])  # on its way; then a message comes
+        asyncio.run(here())
+        free.set()
+        until(lambda: len(made) == 2, what="the second attempt")
+        there.call_soon_threadsafe(made[1].set_result, [MESSAGE])
+        assert waiting.result(10) == [MESSAGE]
+    finally:
+        there.call_soon_threadsafe(there.stop)
+        thread.join(10)
+        there.close()
