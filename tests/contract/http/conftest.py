@@ -20,3 +20,11 @@ def q(api: Served) -> Served:
     """A server with one queue, `q`."""
     api.queue("q")
     return api
+
+
+@pytest.fixture(scope="module")
+def same(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One server with an empty queue `q`, for the many tests that leave it as it was."""
+    with Served(tmp_path_factory.mktemp("same") / "data") as served:
+        served.queue("q")
+        yield served

@@ -48,9 +48,9 @@ def test_a_batch_is_sent_in_order_with_an_id_each(q: Served) -> None:
         ({"messages": [{"content": 1}], "priority": 1}, "priority"),
     ],
 )
-def test_a_bad_batch_is_refused_whole_and_names_the_field(q: Served, body: Any, field: str) -> None:
-    refused(q("POST", "/queues/q/messages", body), 422, "invalid", field)
-    assert q("GET", "/queues/q").json()["ready"] == 0
+def test_a_bad_batch_is_refused_whole_and_names_the_field(same: Served, body: Any, field: str) -> None:
+    refused(same("POST", "/queues/q/messages", body), 422, "invalid", field)
+    assert same("GET", "/queues/q").json()["ready"] == 0
 
 
 def test_a_batch_is_known_by_its_fields_wherever_they_stand(q: Served) -> None:
@@ -77,10 +77,10 @@ def test_acks_are_at_most_a_thousand(q: Served) -> None:
 
 
 @pytest.mark.parametrize("most", ["0", "-1", "1001", "1.5", "x", "", "9" * 20])
-def test_max_is_a_whole_number_from_1_to_1000(q: Served, most: str) -> None:
-    refused(q("GET", f"/queues/q/messages?max={most}"), 422, "invalid", "max")
-    refused(q("GET", f"/queues/q/peek?max={most}"), 422, "invalid", "max")
-    refused(q("POST", "/queues/q/receive", {"max": most}), 422, "invalid", "max")
+def test_max_is_a_whole_number_from_1_to_1000(same: Served, most: str) -> None:
+    refused(same("GET", f"/queues/q/messages?max={most}"), 422, "invalid", "max")
+    refused(same("GET", f"/queues/q/peek?max={most}"), 422, "invalid", "max")
+    refused(same("POST", "/queues/q/receive", {"max": most}), 422, "invalid", "max")
 
 
 def test_a_batch_of_more_than_16_mib_of_content_is_413(api: Served) -> None:

@@ -31,9 +31,11 @@ from windlass.server import control
     ],
     ids=str,
 )
-def test_a_web_page_from_elsewhere_is_refused_and_takes_nothing(q: Served, headers: dict[str, str]) -> None:
+def test_a_web_page_from_elsewhere_is_refused_and_takes_nothing(
+    same: Served, headers: dict[str, str]
+) -> None:
     """Planted defects: looking at Origin only with a body; comparing its beginning; trusting any Host."""
-    q.send("x")
+    same.send("x")
     for method, path, body in [
         ("GET", "/queues/q/messages", None),
         ("GET", "/queues/q/messages?lease=5&wait=1", None),
@@ -45,8 +47,8 @@ def test_a_web_page_from_elsewhere_is_refused_and_takes_nothing(q: Served, heade
         ("GET", "/queues", None),
         ("GET", "/status", None),
     ]:
-        refused(q(method, path, body, headers=headers), 403, "foreign_origin")
-    assert q.contents() == ["x"]
+        refused(same(method, path, body, headers=headers), 403, "foreign_origin")
+    assert same.contents() == ["x"]
 
 
 @pytest.mark.parametrize(
@@ -65,16 +67,16 @@ def test_a_web_page_from_elsewhere_is_refused_and_takes_nothing(q: Served, heade
     ],
     ids=str,
 )
-def test_a_page_of_its_own_and_programs_are_let_in(q: Served, headers: dict[str, str]) -> None:
-    assert q("GET", "/queues/q/messages", headers=headers).status_code == 204
-    assert q("GET", "/status", headers=headers).status_code == 200
+def test_a_page_of_its_own_and_programs_are_let_in(same: Served, headers: dict[str, str]) -> None:
+    assert same("GET", "/queues/q/messages", headers=headers).status_code == 204
+    assert same("GET", "/status", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize(
     "host", ["[", "[::1", "]", "localhost:x:y", "a b", "\x7f", "", "%", "@", "::", "[x]"]
 )
-def test_a_host_that_is_none_is_never_a_fault(q: Served, host: str) -> None:
-    assert q("GET", "/queues", headers={"host": host}).status_code in (200, 400, 403)
+def test_a_host_that_is_none_is_never_a_fault(same: Served, host: str) -> None:
+    assert same("GET", "/queues", headers={"host": host}).status_code in (200, 400, 403)
 
 
 def test_insecure_lets_any_host_in_but_no_foreign_page(tmp_path: Path) -> None:

@@ -45,9 +45,9 @@ def test_a_method_that_a_path_does_not_have_is_405_and_says_which_it_has(q: Serv
         "/queues/q/acks/r", "/queues/q/receive/x", "/queues/q/purge/", "/" + "x" * 10_240,
     ],
 )  # fmt: skip
-def test_a_path_that_is_none_is_404(q: Served, path: str) -> None:
+def test_a_path_that_is_none_is_404(same: Served, path: str) -> None:
     for method in ("GET", "POST", "DELETE"):
-        answer = q(method, path)
+        answer = same(method, path)
         assert answer.status_code in (404, 405), answer.text
         assert answer.headers["content-type"] == PROBLEM
 
@@ -55,8 +55,8 @@ def test_a_path_that_is_none_is_404(q: Served, path: str) -> None:
 @pytest.mark.parametrize(
     "name", ["%2e%2e", "%2E", "a%00b", "%ff%fe", "%F0%9F%98%80", "x" * 10_240, "a%20b", "%25"]
 )
-def test_a_queue_in_the_path_that_has_no_name_is_404(q: Served, name: str) -> None:
-    for m, template in [(m, t) for t, operations in described(q).items() for m in operations]:
+def test_a_queue_in_the_path_that_has_no_name_is_404(same: Served, name: str) -> None:
+    for m, template in [(m, t) for t, operations in described(same).items() for m in operations]:
         if "{name}" not in template:
             continue
         body: dict[str, Any] = {"/messages": {"content": 1}, "{receipt}": {"lease": 1}, "/acks": {"acks": []}}
@@ -64,7 +64,7 @@ def test_a_queue_in_the_path_that_has_no_name_is_404(q: Served, name: str) -> No
             (value for end, value in body.items() if template.endswith(end) and m != "delete"), {}
         )
         path = template.replace("{name}", name).replace("{receipt}", "r").replace("{message_id}", "m")
-        refused(q(m.upper(), path, wanted if m != "get" else None), 404, "queue_not_found")
+        refused(same(m.upper(), path, wanted if m != "get" else None), 404, "queue_not_found")
 
 
 def test_percent_encoded_names_are_the_same_names(q: Served) -> None:

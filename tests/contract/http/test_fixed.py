@@ -215,13 +215,13 @@ KEPT = [
 
 @pytest.mark.parametrize("content", KEPT, ids=lambda content: content[:20].decode())
 @pytest.mark.parametrize("options", [b"", b', "priority": 1'], ids=["plain", "options"])
-def test_content_comes_back_byte_for_byte(q: Served, content: bytes, options: bytes) -> None:
+def test_content_comes_back_byte_for_byte(same: Served, content: bytes, options: bytes) -> None:
     """Planted defect: parsing the content and writing it again."""
-    assert q("POST", "/queues/q/messages", b'{"content": ' + content + options + b"}").status_code == 201
+    assert same("POST", "/queues/q/messages", b'{"content": ' + content + options + b"}").status_code == 201
     many = b'{"messages": [{"content": ' + content + options + b'}, {"content":' + content + b"}]}"
-    assert q("POST", "/queues/q/messages", many).status_code == 201
+    assert same("POST", "/queues/q/messages", many).status_code == 201
     for _ in range(3):
-        answer = q("GET", "/queues/q/messages")
+        answer = same("GET", "/queues/q/messages")
         start = answer.content.index(b'"content":') + len(b'"content":')
         assert answer.content[start : start + len(content)] == content
         assert answer.content[start + len(content) :].startswith(b',"enqueued_at"')
@@ -249,12 +249,12 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 @pytest.mark.parametrize("options", [b"", b', "priority": 1'], ids=["plain", "options"])
-def test_what_is_no_content_is_refused(q: Served, kind: str, options: bytes) -> None:
+def test_what_is_no_content_is_refused(same: Served, kind: str, options: bytes) -> None:
     content, status, code = REFUSED[kind]
-    refused(q("POST", "/queues/q/messages", b'{"content":' + content + options + b"}"), status, code)
+    refused(same("POST", "/queues/q/messages", b'{"content":' + content + options + b"}"), status, code)
     batch = b'{"messages":[{"content":1},{"content":' + content + options + b"}]}"
-    refused(q("POST", "/queues/q/messages", batch), status, code)
-    assert q("GET", "/queues/q").json()["ready"] == 0, "half of it was done"
+    refused(same("POST", "/queues/q/messages", batch), status, code)
+    assert same("GET", "/queues/q").json()["ready"] == 0, "half of it was done"
 
 
 def test_size_is_counted_in_bytes_of_utf_8(api: Served) -> None:
@@ -273,11 +273,11 @@ def test_size_is_counted_in_bytes_of_utf_8(api: Served) -> None:
     "content_type", ["text/plain", "application/x-www-form-urlencoded", "application/xml", "", "nonsense"]
 )
 @pytest.mark.parametrize("path", ["/queues", "/queues/q/messages", "/queues/q/receive", "/queues/q/redrive"])
-def test_json_is_read_whatever_the_content_type_says(q: Served, content_type: str, path: str) -> None:
+def test_json_is_read_whatever_the_content_type_says(same: Served, content_type: str, path: str) -> None:
     body = {"/queues": {"name": "other"}, "/queues/q/messages": {"content": 1}}.get(path, {"max": 1})
-    answer = q("POST", path, body, headers={"content-type": content_type})
+    answer = same("POST", path, body, headers={"content-type": content_type})
     assert answer.status_code in (200, 201, 204), answer.text
-    assert q("POST", path, body).status_code == answer.status_code or path == "/queues"
+    assert same("POST", path, body).status_code == answer.status_code or path == "/queues"
 
 
 def test_json_is_read_without_a_content_type(q: Served) -> None:

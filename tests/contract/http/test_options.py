@@ -120,12 +120,14 @@ BAD: list[tuple[str, Any]] = [
 
 
 @pytest.mark.parametrize(("field", "value"), BAD)
-def test_what_is_out_of_range_of_the_wrong_type_or_unknown_is_422(q: Served, field: str, value: Any) -> None:
-    answer = q("POST", "/queues/q/messages", {"content": 1, field: value})
+def test_what_is_out_of_range_of_the_wrong_type_or_unknown_is_422(
+    same: Served, field: str, value: Any
+) -> None:
+    answer = same("POST", "/queues/q/messages", {"content": 1, field: value})
     refused(answer, 422, "invalid")
     assert answer.json()["field"].startswith(field[:100])
     assert len(answer.json()["field"]) <= 200
-    assert q("GET", "/queues/q").json()["ready"] == 0
+    assert same("GET", "/queues/q").json()["ready"] == 0
 
 
 @pytest.mark.parametrize(

@@ -75,16 +75,16 @@ def test_settings_change_one_by_one(q: Served) -> None:
         *(("paused", True), ("lease", 5), ("x" * 10_240, 1)),
     ],
 )
-def test_bad_settings_are_422_and_change_nothing(q: Served, field: str, value: Any) -> None:
-    before = q("GET", "/queues/q").json()
+def test_bad_settings_are_422_and_change_nothing(same: Served, field: str, value: Any) -> None:
+    before = same("GET", "/queues/q").json()
     for answer in (
-        q("PATCH", "/queues/q", {"history_seconds": 9, field: value}),
-        q("POST", "/queues", {"name": "new" if value != "q" else "q", field: value}),
+        same("PATCH", "/queues/q", {"history_seconds": 9, field: value}),
+        same("POST", "/queues", {"name": "new" if value != "q" else "q", field: value}),
     ):
         assert answer.status_code in (409, 422) if value == "q" else answer.status_code == 422, answer.text
         assert answer.json()["field"].startswith(field[:100])
-    assert q("GET", "/queues/q").json() == before
-    refused(q("GET", "/queues/new"), 404, "queue_not_found")
+    assert same("GET", "/queues/q").json() == before
+    refused(same("GET", "/queues/new"), 404, "queue_not_found")
 
 
 def test_a_name_cannot_be_changed(q: Served) -> None:
