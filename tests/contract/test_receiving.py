@@ -231,6 +231,15 @@ def test_a_delayed_message_keeps_its_number(bench: Bench) -> None:
     assert bench.counts("q") == {"ready": 2}
 
 
+def test_the_last_message_with_a_ttl_leaves_in_the_middle_of_a_commit(bench: Bench) -> None:
+    """Planted: a commit that goes on removing as if ttls were left, and so hands a message out twice."""
+    bench.create("q")
+    bench.send_each("q", [Options(), Options(ttl=1_000, group="a"), Options()])
+    first, second = bench.together(lambda s: s.receive("q", 2), lambda s: s.receive("q", 2))
+    assert [message.content for message in first + second] == [b'"0"', b'"1"', b'"2"']
+    assert bench.receive("q", 9) == []
+
+
 def test_a_ttl_ends_what_waits_and_lets_who_holds_it_finish(bench: Bench) -> None:
     """Fails when an expired message is handed out, or a lease is cut short, or given back past the ttl."""
     bench.create("q", history_seconds=60)

@@ -58,12 +58,12 @@ def _serve(tx: Transaction, queue: QueueState, ops: Sequence[Receive]) -> None:
                 _serve(tx, queue, [op])
             return
         wanted = ready.fitting(tx.db, queue, wanted, tx.now)
-    timeless = ready.timeless(tx, queue)
     careful = tx.counted(queue, GROUPED) > 0 and any(op.lease is None for op in ops)
     taken: dict[Receive, list[Row]] = {op: [] for op in ops}
     waiting = list(ops)
     amount = wanted
     while waiting and amount:
+        timeless = ready.timeless(tx, queue)  # anew: the last message with a ttl may just have left
         rows = ready.heads(tx, queue, min(amount, _FEW) if careful else amount)
         if not rows:
             break
