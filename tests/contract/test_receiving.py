@@ -235,7 +235,7 @@ def test_the_last_message_with_a_ttl_leaves_in_the_middle_of_a_commit(bench: Ben
     """Planted: a commit that goes on removing as if ttls were left, and so hands a message out twice."""
     bench.create("q")
     bench.send_each("q", [Options(), Options(ttl=1_000, group="a"), Options()])
-    first, second = bench.together(lambda s: s.receive("q", 2), lambda s: s.receive("q", 2))
+    first, second = bench.together(lambda s: s.receive("q", 2), lambda s: s.receive("q", 2, 60_000))
     assert [message.content for message in first + second] == [b'"0"', b'"1"', b'"2"']
     assert bench.receive("q", 9) == []
 
