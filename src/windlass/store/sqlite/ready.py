@@ -89,9 +89,9 @@ _OLDEST = """
 """
 
 
-def heads(tx: Transaction, queue: QueueState, limit: int) -> list[Row]:
-    """The next messages to leave, at most `limit`."""
-    if timeless(tx, queue):
+def heads(tx: Transaction, queue: QueueState, limit: int, *, timeless: bool) -> list[Row]:
+    """The next messages to leave, at most `limit`: by leave_front where `timeless`, by leave elsewhere."""
+    if timeless:
         plain = not queue.remembers and not tx.counted(queue, GROUPED)
         return fetch(tx.db, _PLAIN_ROWS if plain else _FRONT_ROWS, (queue.generation, limit))
     queue.past = past(tx.db, queue, tx.now)

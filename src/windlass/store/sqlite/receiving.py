@@ -64,7 +64,7 @@ def _serve(tx: Transaction, queue: QueueState, ops: Sequence[Receive]) -> None:
     amount = wanted
     while waiting and amount:
         timeless = ready.timeless(tx, queue)  # anew: the last message with a ttl may just have left
-        rows = ready.heads(tx, queue, min(amount, _FEW) if careful else amount)
+        rows = ready.heads(tx, queue, min(amount, _FEW) if careful else amount, timeless=timeless)
         if not rows:
             break
         dealt: list[tuple[Receive, list[Row]]] = []
