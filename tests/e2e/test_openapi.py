@@ -91,7 +91,7 @@ def test_the_document_names_the_routes_that_are_served_and_no_others(
         if isinstance(route, Route) and route.path not in HIDDEN
         for method in route.methods or ()
     }
-    for method, part in app._lean:
+    for method, part in app.lane.routes:
         path = f"/queues/{{name}}/{part.rstrip('/')}" + ("/{receipt}" if part.endswith("/") else "")
         served.add((path, method))
     app.store.close()

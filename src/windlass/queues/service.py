@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from typing import Any, cast
 
 from windlass.clock import Clock
@@ -33,9 +33,8 @@ class Queues:
         store.listen(self._changed)
 
     def _changed(self, changes: Changes) -> None:
-        if self.lines:
-            for name, amount in changes.ready.items():
-                self.lines.wake(name, amount)
+        for name, amount in changes.ready.items():
+            self.lines.wake(name, amount)
         if self._ends:
             for number in changes.ended:
                 self._ended(self._ends.pop(number, ()))
@@ -71,7 +70,7 @@ class Queues:
 
     # --- messages ---------------------------------------------------------------------------------
 
-    async def receive(
+    def receive(
         self,
         queue: str,
         limit: int,
@@ -80,12 +79,26 @@ class Queues:
         holder: str,
         caller: Caller | None,
         gone: asyncio.Future[None] | None = None,
-    ) -> list[Message]:
+    ) -> Awaitable[list[Message]]:
         """Receive, waiting up to `wait` seconds for the first message; nobody in line is overtaken."""
-        if not wait:
-            if self.lines and self.lines.idle(queue):
-                return []
-            return await self.store.receive(queue, limit, lease, holder, caller)
+        if wait:
+            return self._wait(queue, limit, lease, wait, holder, caller, gone)
+        if self.lines.idle(queue):
+            nothing: asyncio.Future[list[Message]] = asyncio.get_running_loop().create_future()
+            nothing.set_result([])
+            return nothing
+        return self.store.receive(queue, limit, lease, holder, caller)
+
+    async def _wait(
+        self,
+        queue: str,
+        limit: int,
+        lease: int | None,
+        wait: float,
+        holder: str,
+        caller: Caller | None,
+        gone: asyncio.Future[None] | None,
+    ) -> list[Message]:
         self.store.queue_number(queue)  # to wait for what will never be is an error
         self.reaper.start()
 

@@ -22,22 +22,29 @@ from windlass.errors import (
     WindlassError,
 )
 from windlass.queues import Queues
-from windlass.queues.rules import RESERVED, check_own
 from windlass.server import docs_page, problems, queue_admin, queue_docs, status_api
 from windlass.server.auth import Door
 from windlass.server.body import Reading, check_json
-from windlass.server.queue_api import QueueApi, ReceiveEvent, Scope, SendEvent, reply
+from windlass.server.lane import (
+    LOOKED_AT,
+    AsgiClient,
+    Lane,
+    ReceiveEvent,
+    Route,
+    Scope,
+    SendEvent,
+    fault,
+    head_of,
+)
+from windlass.server.lane import (
+    Request as HotRequest,
+)
+from windlass.server.queue_api import QueueApi
 from windlass.settings import Settings
 from windlass.store import Store, open_store
 
 log = structlog.get_logger("windlass.server")
 
-_LOOKED_AT = frozenset(
-    {
-        b"host", b"origin", b"sec-fetch-site", b"authorization", b"idempotency-key", b"content-length",
-        b"transfer-encoding",
-    }
-)  # fmt: skip
 _OPEN_PATHS = frozenset({"/health", "/openapi.json", "/docs"})
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
@@ -48,13 +55,13 @@ class Windlass:
     def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
         self.settings = settings
         self._clock = clock or SystemClock()
-        self._opened = False
+        self.opened = False
         self._opening = threading.Lock()  # a test client may bring a thread and a loop for each request
 
     def open(self) -> None:
         """Open the store and wire everything, once. Raises StartError."""
         with self._opening:
-            if not self._opened:
+            if not self.opened:
                 self._open()
 
     def _open(self) -> None:
@@ -64,28 +71,28 @@ class Windlass:
         self.queues = Queues(self.store, self._clock)
         self.door = Door(self.store.keys(), insecure=self.settings.insecure)
         self._reading = Reading(self.settings.body_timeout)
-        self._lean = QueueApi(self.queues, self._reading).routes
+        self.lane = Lane(self.door, QueueApi(self.queues).routes)
         self.api = _ordinary(self.queues)
-        self._opened = True
+        self.opened = True
 
     async def close(self) -> None:
         """Let everybody who waits go, commit what is under way, close."""
-        if self._opened:
+        if self.opened:
             self.release_waiters()
             await self.queues.reaper.stop()
             self.store.close()
-            self._opened = False
+            self.opened = False
 
     def release_waiters(self) -> None:
         """Answer all long polls now with what they have: nothing."""
-        if self._opened:
+        if self.opened:
             self.queues.release_waiters()
 
     async def __call__(self, scope: Scope, receive: ReceiveEvent, send: SendEvent) -> None:
         kind = scope["type"]
         if kind == "http":
             try:
-                if not self._opened:
+                if not self.opened:
                     self.open()
                 await self._serve(scope, receive, send)
             except WindlassError as error:
@@ -96,28 +103,38 @@ class Windlass:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _serve(self, scope: Scope, receive: ReceiveEvent, send: SendEvent) -> None:
-        headers = {name: value for name, value in scope["headers"] if name in _LOOKED_AT}
-        path: str = scope["path"]
-        parts = path.split("/", 4)
-        lean = None
-        if len(parts) >= 4 and parts[1] == "queues":
-            part = parts[3] + "/" if len(parts) == 5 else parts[3]
-            lean = self._lean.get((scope["method"], part))
-        if lean is not None:
-            principal = self.door.enter(headers, scope)
-            if parts[2].startswith(RESERVED):
-                check_own(parts[2])
-            if scope["query_string"] and scope["method"] != "GET":
-                raise Invalid("This route takes no parameters in the URL.", field="query")
-            try:
-                status, body = await lean(scope, receive, headers, principal, parts[2], parts[-1])
-            except WindlassError:
-                raise
-            except Exception as error:
-                raise _fault(error) from error
-            await reply(send, scope["method"], status, body)
-            return
-        await self._ordinary(scope, receive, send, headers, path)
+        headers = {name: value for name, value in scope["headers"] if name in LOOKED_AT}
+        route = self.lane.find(scope["method"], scope["path"])
+        if route is None:
+            await self._ordinary(scope, receive, send, headers, scope["path"])
+        else:
+            await self._hot(route, scope, receive, send, headers)
+
+    async def _hot(
+        self, route: Route, scope: Scope, receive: ReceiveEvent, send: SendEvent, headers: dict[bytes, bytes]
+    ) -> None:
+        method, query = scope["method"], scope["query_string"]
+        principal = self.lane.enter(route, method, query, headers, scope)
+        body = await self._reading.read(receive) if method != "GET" else b""
+        client = AsgiClient(receive)
+        address = (scope.get("client") or ("",))[0]
+        try:
+            awaited, answer_of = route.handler(
+                HotRequest(
+                    method, scope["path"], route.queue, route.rest, query, headers, body, principal, address,
+                    client,
+                )
+            )  # fmt: skip
+            answer = answer_of(await awaited)
+        except WindlassError:
+            raise
+        except Exception as error:
+            raise fault(error) from error
+        finally:
+            client.forget()
+        headers_out = head_of(method, answer)
+        await send({"type": "http.response.start", "status": answer[0], "headers": headers_out})
+        await send({"type": "http.response.body", "body": answer[1]})
 
     async def _ordinary(
         self, scope: Scope, receive: ReceiveEvent, send: SendEvent, headers: dict[bytes, bytes], path: str
@@ -221,8 +238,8 @@ def _ordinary(queues: Queues) -> FastAPI:
         return _problem(BadRequest(str(error.detail)))
 
     @api.exception_handler(Exception)
-    async def fault(_: Request, error: Exception) -> Response:
-        return _problem(_fault(error))
+    async def anything(_: Request, error: Exception) -> Response:
+        return _problem(fault(error))
 
     return api
 
@@ -238,11 +255,6 @@ def _methods(api: FastAPI, path: str) -> list[str]:
             if re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path)
         }
     )
-
-
-def _fault(error: Exception) -> WindlassError:
-    log.error("fault", exc_info=error)
-    return WindlassError("This is a fault of Windlass itself; the log has the details.")
 
 
 def _problem(error: WindlassError) -> Response:

@@ -1,24 +1,31 @@
-"""uvicorn's HTTP protocol, with a response's head and body in one write.
+"""uvicorn's HTTP protocol, with a short road for hot routes and plain words for broken requests.
 
-uvicorn writes the head when the application sends it and the body when that comes: two system calls and
-two TCP segments for an answer of a hundred bytes. Here the head waits for the first part of the body.
+A request of a hot route that arrives whole, with its body, goes straight to the lean lane (lane.py), and its
+answer straight to the transport: no scope, no task, no events. Everything else (a body that trickles, a
+pipelined request, FastAPI's routes) takes uvicorn's own road through ASGI. There, the head of an answer waits
+for the first part of its body: uvicorn writes both apart, which is two system calls and two TCP segments.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from windlass.errors import BadRequest, RequestTimeout, TooLarge, WindlassError
 from windlass.server import problems
+from windlass.server.lane import LOOKED_AT, Answer, Request, Route, fault, head_of
 
 if TYPE_CHECKING:
     from windlass.server.app import Windlass
 
 MAX_HEAD = 64 * 1024
 """Bytes of a request's head, beyond its first read."""
+
+MAX_SHORT = 256 * 1024
+"""Bytes of a body that may take the short road. Larger ones need uvicorn's flow control."""
 
 
 class Joined:
@@ -53,15 +60,52 @@ class Joined:
         return getattr(self._transport, name)
 
 
+class Cycle:
+    """A request on the short road and its answer, with what uvicorn asks of its own cycles."""
+
+    __slots__ = ("_gone", "disconnected", "keep_alive", "response_complete")
+
+    more_body = False
+    response_started = False  # head and body are written together
+
+    def __init__(self) -> None:
+        self.disconnected = False
+        self.keep_alive = True
+        self.response_complete = False
+        self._gone: asyncio.Future[None] | None = None
+
+    def gone(self) -> asyncio.Future[None]:
+        if self._gone is None:
+            self._gone = asyncio.get_running_loop().create_future()
+        return self._gone
+
+    @property
+    def message_event(self) -> Cycle:
+        """uvicorn sets this when the connection is lost."""
+        return self
+
+    def set(self) -> None:
+        if self._gone is not None and not self._gone.done():
+            self._gone.set_result(None)
+
+
 class Protocol(HttpToolsProtocol):
     """One connection. What is no HTTP, ends too soon or does not end is answered with a problem too."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._joined = Joined(transport)
+        self._write = transport.write
         super().connection_made(cast("asyncio.Transport", self._joined))
+        self._app = cast("Windlass", self.config.app)
+        self._where = {"server": self.server}
+        self._in_head = False
         self._head = 0
-        timeout = cast("Windlass", self.config.app).settings.body_timeout
-        self._late: asyncio.TimerHandle | None = self.loop.call_later(timeout, self._head_is_late)
+        self._late: asyncio.TimerHandle | None = self.loop.call_later(
+            self._app.settings.body_timeout, self._head_is_late
+        )
+        self._held: tuple[Route, str, str, bytes] | None = None
+        """A request that may take the short road: route, method, path, query."""
+        self._body = b""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch_no_more()
@@ -69,7 +113,9 @@ class Protocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
-        if self.scope is not None and (self.cycle is None or self.cycle.scope is not self.scope):
+        if self._held is not None:
+            self._take_the_long_road()
+        if self._in_head:
             self._head_grows(len(data))
         elif self._late is not None:
             self._watch_no_more()
@@ -78,6 +124,128 @@ class Protocol(HttpToolsProtocol):
         cycle = self.cycle
         if cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline:
             self._refuse(BadRequest("The body ended before its end."))
+
+    # --- the short road -------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        self._in_head = True
+        self.url = b""
+        self.expect_100_continue = False
+        self.headers = []
+
+    def on_headers_complete(self) -> None:
+        self._in_head = False
+        url, parser, cycle = self.url, self.parser, self.cycle
+        if (
+            url.startswith(b"/queues/")
+            and b"%" not in url
+            and b"#" not in url
+            and (cycle is None or cycle.response_complete)
+            and not self.flow.write_paused
+            and not parser.should_upgrade()
+            and parser.get_http_version() == "1.1"
+            and self._app.opened
+        ):
+            path, _, query = url.partition(b"?")
+            method = parser.get_method().decode("ascii")
+            text = path.decode("ascii")
+            route = self._app.lane.find(method, text)
+            if route is not None:
+                self._held = (route, method, text, query)
+                self._body = b""
+                return
+        self._begin_cycle()
+
+    def _begin_cycle(self) -> None:
+        """uvicorn's own way with a request whose head is complete."""
+        url, expect, headers = self.url, self.expect_100_continue, self.headers
+        super().on_message_begin()  # it makes the scope, which the short road does without
+        self.url, self.expect_100_continue = url, expect
+        self.headers.extend(headers)
+        super().on_headers_complete()
+
+    def _take_the_long_road(self) -> None:
+        """The body is large, or not all there yet."""
+        self._held = None
+        if not self.transport.is_closing():
+            self._begin_cycle()
+            if self._body:
+                super().on_body(self._body)
+                self._body = b""
+
+    def on_body(self, body: bytes) -> None:
+        if self._held is None:
+            super().on_body(body)
+        else:
+            self._body += body
+            if len(self._body) > MAX_SHORT:
+                self._take_the_long_road()
+
+    def on_message_complete(self) -> None:
+        held = self._held
+        if held is None:
+            super().on_message_complete()
+            return
+        self._held = None
+        route, method, path, query = held
+        headers = {name: value for name, value in self.headers if name in LOOKED_AT}
+        cycle = Cycle()
+        self.cycle = cast("RequestResponseCycle", cycle)
+        cycle.keep_alive = self.parser.should_keep_alive()
+        try:
+            principal = self._app.lane.enter(route, method, query, headers, self._where)
+            awaited, answer_of = route.handler(
+                Request(
+                    method, path, route.queue, route.rest, query, headers, self._body, principal,
+                    self.client[0] if self.client else "", cycle,
+                )
+            )  # fmt: skip
+        except Exception as error:  # noqa: BLE001 - what fails here is answered, never the parser's affair
+            self._answer_problem(cycle, error)
+            return
+
+        def settled(future: asyncio.Future[Any]) -> None:
+            self._settle(cycle, method, answer_of, future)
+
+        awaited.add_done_callback(settled)
+
+    def _settle(
+        self,
+        cycle: Cycle,
+        method: str,
+        answer_of: Callable[[Any], Answer],
+        future: asyncio.Future[Any],
+    ) -> None:
+        if future.cancelled():  # the server ends without waiting for its clients
+            self.transport.close()
+            return
+        try:
+            answer = answer_of(future.result())
+        except Exception as error:  # noqa: BLE001 - as above
+            self._answer_problem(cycle, error)
+            return
+        self._answer(cycle, answer[0], head_of(method, answer), answer[1])
+
+    def _answer_problem(self, cycle: Cycle, error: Exception) -> None:
+        known = error if isinstance(error, WindlassError) else fault(error)
+        self._answer(cycle, *problems.response(known))
+
+    def _answer(self, cycle: Cycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+        if cycle.disconnected or self.transport.is_closing():
+            return
+        parts = [STATUS_LINE[status]]
+        for name, value in self.server_state.default_headers:
+            parts += (name, b": ", value, b"\r\n")
+        for name, value in headers:
+            parts += (name, b": ", value, b"\r\n")
+        parts += (b"\r\n", body) if cycle.keep_alive else (b"connection: close\r\n\r\n", body)
+        self._write(b"".join(parts))
+        cycle.response_complete = True
+        if not cycle.keep_alive:
+            self.transport.close()
+        self.on_response_complete()
+
+    # --- broken requests ------------------------------------------------------------------------------
 
     def send_400_response(self, msg: str) -> None:
         self._refuse(BadRequest(msg))
@@ -89,12 +257,11 @@ class Protocol(HttpToolsProtocol):
         self._joined.flush()  # an answer to HEAD has no body
         super().on_response_complete()
 
-    # --- the head of a request: the parser takes one of any size, at any pace ------------------------
-
     def _head_grows(self, size: int) -> None:
+        """The parser takes a head of any size, at any pace."""
         if self._late is None:  # its first part; what came with it may be of another request
             self._head = 0
-            timeout = cast("Windlass", self.config.app).settings.body_timeout
+            timeout = self._app.settings.body_timeout
             self._late = self.loop.call_later(timeout, self._head_is_late)
             return
         self._head += size
@@ -103,11 +270,10 @@ class Protocol(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._late = None
-        began: object = self.scope
-        if began is None:
-            self.transport.close()
-        else:
+        if self._in_head:
             self._refuse(RequestTimeout("The head of the request did not arrive in time."))
+        else:
+            self.transport.close()
 
     def _watch_no_more(self) -> None:
         if self._late is not None:

@@ -14,6 +14,7 @@ from windlass.message import MAX_WAIT, Life, State
 from windlass.queues import Queues
 from windlass.queues.rules import check_own
 from windlass.server.auth import ADMIN, RECEIVE, Principal
+from windlass.server.lane import AsgiClient
 from windlass.server.models import (
     NewQueue,
     Problem,
@@ -27,7 +28,7 @@ from windlass.server.models import (
     detail_of,
     queue_of,
 )
-from windlass.server.queue_api import Hangup, render
+from windlass.server.queue_api import render
 
 QueueName = Annotated[str, Path(description="The queue's name.", examples=["orders"])]
 MessageId = Annotated[str, Path(description="A message's id.")]
@@ -187,12 +188,11 @@ def router(queues: Queues) -> APIRouter:
         """What became of a message; with `wait`, once it has ended."""
         caller.demand(RECEIVE, name)
         number = _number(name, message_id)
-        hangup = Hangup(request.receive) if wait else None
+        client = AsgiClient(request.receive)
         try:
-            life = await queues.life(number, wait, hangup.gone if hangup else None)
+            life = await queues.life(number, wait, client.gone() if wait else None)
         finally:
-            if hangup:
-                hangup.gone.cancel()
+            client.forget()
         home = store.queue_number(name)
         if life.in_queue != name and life.message.queue != home:
             raise MessageNotFound(f"This message is in queue {life.in_queue!r}.")

@@ -10,7 +10,7 @@ from fastapi.openapi.utils import get_openapi
 
 from windlass.message import MAX_BATCH, MAX_LEASE, MAX_WAIT
 from windlass.server.queue_admin import MESSAGE
-from windlass.server.queue_api import (
+from windlass.server.queue_bodies import (
     AcksBody,
     BatchBody,
     LeaseBody,

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import resource
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -80,6 +81,8 @@ def serve(settings: Settings, ready_file: Path | None = None) -> None:
                 " or say --insecure to let everybody in."
             )
         _more_files()
+        # The writer takes the interpreter's lock a few times a commit and would wait 5 ms for a busy loop.
+        sys.setswitchinterval(0.0005)
         config = uvicorn.Config(
             app,
             loop="uvloop",

@@ -8,10 +8,16 @@ import pytest
 from tests.contract.http.served import Served
 
 
+@pytest.fixture(params=["asgi", "protocol"], scope="module")
+def road(request: pytest.FixtureRequest) -> str:
+    """How requests reach the server: both roads keep the same promises."""
+    return str(request.param)
+
+
 @pytest.fixture
-def api(tmp_path: Path) -> Iterator[Served]:
+def api(tmp_path: Path, road: str) -> Iterator[Served]:
     """A server with nothing in it."""
-    with Served(tmp_path / "data") as served:
+    with Served(tmp_path / "data", road=road) as served:
         yield served
 
 
@@ -23,8 +29,8 @@ def q(api: Served) -> Served:
 
 
 @pytest.fixture(scope="module")
-def same(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def same(tmp_path_factory: pytest.TempPathFactory, road: str) -> Iterator[Served]:
     """One server with an empty queue `q`, for the many tests that leave it as it was."""
-    with Served(tmp_path_factory.mktemp("same") / "data") as served:
+    with Served(tmp_path_factory.mktemp("same") / "data", road=road) as served:
         served.queue("q")
         yield served

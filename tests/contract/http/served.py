@@ -1,4 +1,4 @@
-"""A server in this process, asked over ASGI, with a clock that the test moves."""
+"""A server in this process with a clock that the test moves, asked over ASGI or through its HTTP protocol."""
 
 from __future__ import annotations
 
@@ -10,10 +10,14 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import h11
 import httpx
+import uvicorn
+from uvicorn.server import ServerState
 
 from windlass.clock import ManualClock
 from windlass.server.app import Windlass
+from windlass.server.protocol import Protocol
 from windlass.settings import Settings
 
 with warnings.catch_warnings():
@@ -28,7 +32,9 @@ PROBLEM = "application/problem+json"
 class Served:
     """One application on one event loop. Calls are made one at a time; `run` makes several at once."""
 
-    def __init__(self, data_dir: Path, **settings: Any) -> None:
+    def __init__(self, data_dir: Path, *, road: str = "asgi", **settings: Any) -> None:
+        """`road`: "asgi", or "protocol" for the bytes that a connection carries."""
+        self.road = road
         self.clock = ManualClock()
         self.app = Windlass(
             Settings(data_dir=data_dir, synchronous="off", **settings),
@@ -39,7 +45,9 @@ class Served:
 
     def new_client(self, app: Any = None, **headers: str) -> httpx.AsyncClient:
         """A client of this server, or of another ASGI application."""
-        transport = httpx.ASGITransport(app or self.app)
+        transport: httpx.AsyncBaseTransport = httpx.ASGITransport(app or self.app)
+        if app is None and self.road == "protocol":
+            transport = Connections(self.app)
         return httpx.AsyncClient(transport=transport, base_url="http://localhost", headers=headers)
 
     def run(self, scenario: Coroutine[Any, Any, T]) -> T:
@@ -129,6 +137,75 @@ async def settled(condition: Callable[[], T], within: float = 5.0) -> T:
         while not (value := condition()):  # noqa: ASYNC110 - turns, no time: what is waited for has no event
             await asyncio.sleep(0)
         return value
+
+
+class Connections(httpx.AsyncBaseTransport):
+    """A connection for each request, in memory, with the server's own protocol at its other end."""
+
+    def __init__(self, app: Windlass) -> None:
+        self._app = app
+        self._config = uvicorn.Config(app, lifespan="off", log_config=None)
+        self._config.load()
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self._app.open()
+        wire = Wire()
+        protocol = Protocol(self._config, ServerState(), {})
+        wire.protocol = protocol
+        protocol.connection_made(wire)
+        body = await request.aread()
+        lines = [b"%b: %b\r\n" % header for header in request.headers.raw if header[0] != b"Connection"]
+        target = b"%b %b HTTP/1.1\r\n" % (request.method.encode(), request.url.raw_path)
+        client = h11.Connection(h11.CLIENT)  # reads the answer; what it is asked is not to its liking always
+        client.send(h11.Request(method=request.method, target=b"/", headers=[("host", "x")]))
+        client.send(h11.EndOfMessage())
+        try:
+            protocol.data_received(b"".join([target, *lines, b"\r\n", body]))
+            answer: h11.Response | None = None
+            content = b""
+            while True:
+                event = client.next_event()
+                if event is h11.NEED_DATA:
+                    client.receive_data(await wire.written.get())
+                elif isinstance(event, h11.Response):
+                    answer = event
+                elif isinstance(event, h11.Data):
+                    content += event.data
+                elif isinstance(event, h11.EndOfMessage):
+                    assert answer is not None
+                    found = [(name, value) for name, value in answer.headers]
+                    return httpx.Response(answer.status_code, headers=found, content=content)
+        finally:
+            wire.close()
+
+
+class Wire(asyncio.Transport):
+    """What a protocol writes to."""
+
+    protocol: asyncio.Protocol
+
+    def __init__(self) -> None:
+        super().__init__({"sockname": ("127.0.0.1", 80), "peername": ("127.0.0.1", 1)})
+        self.written: asyncio.Queue[bytes] = asyncio.Queue()
+        self._closing = False
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        self.written.put_nowait(bytes(data))
+
+    def is_closing(self) -> bool:
+        return self._closing
+
+    def close(self) -> None:
+        if not self._closing:
+            self._closing = True
+            self.written.put_nowait(b"")
+            self.protocol.connection_lost(None)
+
+    def pause_reading(self) -> None:
+        """Nothing more comes."""
+
+    def resume_reading(self) -> None:
+        """Nothing was held back."""
 
 
 class Caller:

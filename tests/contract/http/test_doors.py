@@ -90,7 +90,7 @@ def test_insecure_lets_any_host_in_but_no_foreign_page(tmp_path: Path) -> None:
 
 def key(api: Served, *scopes: str, name: str = "") -> tuple[dict[str, str], str]:
     """A key's header, and its id."""
-    if not getattr(api.app, "_opened", False):
+    if not api.app.opened:
         api("GET", "/health")
     made = api.run(control.act(api.app, {"do": "create_key", "name": name, "scopes": list(scopes)}))
     return {"authorization": f"Bearer {made['key']}"}, made["id"]

@@ -31,6 +31,8 @@ def connect(data_dir: Path, synchronous: str, *, read_only: bool = False) -> aps
     """A connection with our settings."""
     flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
     db = apsw.Connection(str(data_dir / DATABASE), flags=flags, statementcachesize=512)
+    # Without this SQLite prepares a statement anew for each new value of some parameters.
+    db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
     db.set_busy_timeout(5_000)
     if not read_only:
         db.execute("PRAGMA journal_mode = WAL").fetchall()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from windlass.errors import WindlassError
-from windlass.message import MAX_BATCH_BYTES, Message, State
+from windlass.message import MAX_BATCH_BYTES, State
 from windlass.store.sqlite import ready
 from windlass.store.sqlite.memory import EXPIRING, GROUPED, QueueState
 from windlass.store.sqlite.operation import Receive
@@ -13,12 +13,15 @@ from windlass.store.sqlite.rows import Row, numbers, values
 from windlass.store.sqlite.transaction import Transaction
 
 _LEASE = (
-    "INSERT INTO deliveries (since, holder, due, id, generation, state, token, count)",
-    "(?1, ?2, ?3, ?, ?, 1, ?, ?)",
+    "INSERT INTO deliveries (since, generation, state, holder, due, id, token, count)",
+    "(?1, ?2, 1, ?, ?, ?, ?, ?)",
     "ON CONFLICT (id) DO UPDATE SET since = excluded.since, holder = excluded.holder, due = excluded.due,"
     " state = 1, token = excluded.token, count = excluded.count",
 )
 _ROWS = 64
+"""Leases in one statement."""
+_MANY = 8
+"""Messages of one receive from which on they get a statement of their own."""
 _FEW_SINGLES = 64
 """Receives of one message each that are served together without a look at what that comes to."""
 _FEW = 16
@@ -118,9 +121,16 @@ def _fitting(rows: Sequence[Row], taken: Sequence[Row]) -> int:
 def _hand_out(tx: Transaction, queue: QueueState, dealt: Sequence[tuple[Receive, list[Row]]]) -> None:
     """Messages that are no longer in `ready` go to those who asked."""
     removed: list[Row] = []
+    leased: list[tuple[Receive, int, list[Row]]] = []
     for op, rows in dealt:
         if op.lease is not None:
-            messages = _lease(tx, queue, rows, op)
+            due = tx.now + (queue.lease if op.lease == -1 else op.lease)
+            messages = [
+                row.message(queue, handed_out=True, delivery=(row.token or 0) + 1, lease_until=due)
+                for row in rows
+            ]
+            if rows:
+                leased.append((op, due, rows))
         else:
             messages = [row.message(queue, handed_out=True) for row in rows]
             removed += rows
@@ -128,6 +138,8 @@ def _hand_out(tx: Transaction, queue: QueueState, dealt: Sequence[tuple[Receive,
                 for row in rows:
                     tx.remember(queue, row, "received", None, op.holder)
         op.result = op.result + messages if op.result else messages
+    if leased:
+        _lease(tx, queue, leased)
     if removed:
         _remove(tx, queue, removed)
 
@@ -144,32 +156,23 @@ def _remove(tx: Transaction, queue: QueueState, rows: Sequence[Row]) -> None:
             tx.leave_group(queue, row)
 
 
-def _lease(tx: Transaction, queue: QueueState, rows: Sequence[Row], op: Receive) -> list[Message]:
-    """Messages that are no longer in `ready` are leased."""
-    if not rows:
-        return []
-    lease = queue.lease if op.lease == -1 else op.lease
-    assert lease is not None
-    due = tx.now + lease
-    tx.falls_due(due)
-    tx.count(queue, State.LEASED, len(rows))
-    if len(rows) >= 8 and all(row.token is None for row in rows):
-        tx.db.execute(
-            "INSERT INTO deliveries (since, holder, due, id, generation, state, token, count)"
-            " SELECT ?1, ?2, ?3, value, ?4, 1, 1, 1 FROM carray(?5)",
-            (tx.now, op.holder, due, queue.generation, numbers(row.id for row in rows)),
-        )
-    else:
-        for start in range(0, len(rows), _ROWS):
-            chunk = rows[start : start + _ROWS]
-            bindings = [
-                value
-                for row in chunk
-                for value in (row.id, queue.generation, (row.token or 0) + 1, (row.count or 0) + 1)
-            ]
+def _lease(tx: Transaction, queue: QueueState, leased: Sequence[tuple[Receive, int, list[Row]]]) -> None:
+    """Messages that are no longer in `ready` are leased, each until its moment: few statements for all."""
+    many: list[object] = []
+    amount = 0
+    for op, due, rows in leased:
+        amount += len(rows)
+        tx.falls_due(due)
+        if len(rows) >= _MANY and all(row.token is None for row in rows):
             tx.db.execute(
-                values(_LEASE[0], _LEASE[1], len(chunk), _LEASE[2]), (tx.now, op.holder, due, *bindings)
+                "INSERT INTO deliveries (since, holder, due, id, generation, state, token, count)"
+                " SELECT ?1, ?2, ?3, value, ?4, 1, 1, 1 FROM carray(?5)",
+                (tx.now, op.holder, due, queue.generation, numbers(row.id for row in rows)),
             )
-    return [
-        row.message(queue, handed_out=True, delivery=(row.token or 0) + 1, lease_until=due) for row in rows
-    ]
+        else:
+            for row in rows:
+                many += (op.holder, due, row.id, (row.token or 0) + 1, (row.count or 0) + 1)
+    tx.count(queue, State.LEASED, amount)
+    for start in range(0, len(many), 5 * _ROWS):
+        chunk = many[start : start + 5 * _ROWS]
+        tx.db.execute(values(*_LEASE[:2], len(chunk) // 5, _LEASE[2]), (tx.now, queue.generation, *chunk))

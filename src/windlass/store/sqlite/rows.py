@@ -89,6 +89,13 @@ BY_ID = COLUMNS.format(
     source="carray(?1) c CROSS JOIN messages m ON m.id = c.value LEFT JOIN deliveries d ON d.id = m.id",
 )
 
+# What acknowledging takes: less than half of that.
+SETTLING_BY_ID = """
+    SELECT json_group_array(json_array(m.id, m.seq, 0, 0, null, null, d.token, 0, 0, m.generation, m.grp,
+               m.expires, null, null, d.state, d.due)), null
+      FROM carray(?1) c CROSS JOIN messages m ON m.id = c.value LEFT JOIN deliveries d ON d.id = m.id
+"""
+
 
 def fetch(db: apsw.Connection, sql: str, bindings: Sequence[Any] | dict[str, Any]) -> list[Row]:
     """Run a query made from COLUMNS or FEW_COLUMNS."""

@@ -11,7 +11,7 @@ from windlass.message import Acknowledgement, Settled, State
 from windlass.store.sqlite import ready
 from windlass.store.sqlite.memory import EXPIRING, QueueState
 from windlass.store.sqlite.operation import Acknowledge
-from windlass.store.sqlite.rows import BY_ID, Row, fetch, numbers
+from windlass.store.sqlite.rows import BY_ID, SETTLING_BY_ID, Row, fetch, numbers
 from windlass.store.sqlite.transaction import Transaction
 
 _LIFE_LIMIT = 4_000
@@ -21,9 +21,11 @@ _LIFE_LIMIT = 4_000
 def acknowledge(tx: Transaction, operations: Sequence[Acknowledge]) -> None:
     """Settle all acknowledgements of a commit with a handful of statements."""
     wanted: list[Acknowledge] = []
+    recording = False
     for op in operations:
         try:
-            tx.memory.queue(op.queue)
+            queue = tx.memory.queue(op.queue)
+            recording |= queue.remembers or any(ack.outcome is not None for ack in op.acknowledgements)
             wanted.append(op)
         except WindlassError as error:
             op.error = error
@@ -32,7 +34,7 @@ def acknowledge(tx: Transaction, operations: Sequence[Acknowledge]) -> None:
         for op in wanted:
             op.result = []
         return
-    rows = {row.id: row for row in fetch(tx.db, BY_ID, (numbers(ids),))}
+    rows = {row.id: row for row in fetch(tx.db, BY_ID if recording else SETTLING_BY_ID, (numbers(ids),))}
     done: dict[int, tuple[int, bool]] = {}
     for op in wanted:
         op.result = [_settle(tx, op.queue, ack, rows, done) for ack in op.acknowledgements]
