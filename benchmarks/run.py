@@ -11,9 +11,16 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from bench.processes import BenchmarkError
 from bench.results import Options, console
-from bench.suites import batch, flat, http, longpoll, peers
+from bench.suites import batch, flat, http, longpoll, peers, profile
 
-SUITES = {"http": http, "batch": batch, "peers": peers, "flat": flat, "longpoll": longpoll}
+SUITES = {
+    "http": http,
+    "batch": batch,
+    "peers": peers,
+    "flat": flat,
+    "longpoll": longpoll,
+    "profile": profile,
+}
 
 
 def main() -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import signal
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -64,6 +65,21 @@ def test_long_polls_are_answered_and_sends_are_kept(tmp_path: Path) -> None:
         # One more may be there: committed, and its answer lost with the connection.
         assert own[: len(contents)] == contents
         assert len(own) <= len(contents) + 1
+
+
+def test_a_request_that_outlasts_the_stop_is_told_so(tmp_path: Path) -> None:
+    """Planted: uvicorn's own answer to a request that it ends, a 500 in plain text."""
+    head = b"POST /queues/q/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n"
+    hurried = ServerProcess(tmp_path / "data", environment={"WINDLASS_DRAIN_TIMEOUT": "1"})
+    with hurried as server, client(server) as http:
+        create(http, "q")
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as trickling:
+            trickling.sendall(head + b'{"content":')
+            http.get("/status")  # the server has seen it by now, or sees it before the signal
+            assert server.terminate() == 0
+            answer = b"".join(iter(lambda: trickling.recv(65_536), b""))
+    assert answer.startswith(b"HTTP/1.1 503 ")
+    assert b'"code":"store_closed"' in answer
 
 
 class Terminated(Server):

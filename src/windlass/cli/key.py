@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from windlass.errors import WindlassError
+from windlass.errors import StartError, WindlassError
 
 app = typer.Typer(help="Make, list and revoke API keys.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -87,6 +87,8 @@ def _do(command: dict[str, Any], data_dir: Path | None) -> dict[str, Any]:
         wanted = settings.read(data_dir=data_dir)
         answer = control.ask(wanted.data_dir, command)
         if answer is None:
+            if command["do"] != "create_key" and not wanted.data_dir.exists():
+                raise StartError(f"There is no data directory {wanted.data_dir}: name it with --data-dir.")
 
             async def alone() -> dict[str, Any]:
                 app = Windlass(wanted)

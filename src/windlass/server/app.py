@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import threading
 from collections.abc import MutableMapping
@@ -19,6 +20,7 @@ from windlass.errors import (
     Invalid,
     MethodNotAllowed,
     NotFound,
+    StoreClosed,
     WindlassError,
 )
 from windlass.queues import Queues
@@ -56,6 +58,7 @@ class Windlass:
         self.settings = settings
         self._clock = clock or SystemClock()
         self.opened = False
+        self._stopping = False
         self._opening = threading.Lock()  # a test client may bring a thread and a loop for each request
 
     def open(self) -> None:
@@ -73,7 +76,7 @@ class Windlass:
         self._reading = Reading(self.settings.body_timeout)
         self.lane = Lane(self.door, QueueApi(self.queues).routes)
         self.api = _ordinary(self.queues)
-        self.opened = True
+        self.opened, self._stopping = True, False
 
     async def close(self) -> None:
         """Let everybody who waits go, commit what is under way, close."""
@@ -84,7 +87,8 @@ class Windlass:
             self.opened = False
 
     def release_waiters(self) -> None:
-        """Answer all long polls now with what they have: nothing."""
+        """Answer all long polls now with what they have, nothing: the server stops."""
+        self._stopping = True
         if self.opened:
             self.queues.release_waiters()
 
@@ -97,6 +101,10 @@ class Windlass:
                 await self._serve(scope, receive, send)
             except WindlassError as error:
                 await _refuse(send, error)
+            except asyncio.CancelledError:
+                if not self._stopping:
+                    raise
+                await _refuse(send, StoreClosed())  # it outlasted the time that a stop gives
         elif kind == "lifespan":
             await self._lifespan(receive, send)
         else:
@@ -206,6 +214,7 @@ def _ordinary(queues: Queues) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        generate_unique_id_function=lambda route: route.name,
     )
     api.include_router(queue_admin.router(queues))
     api.include_router(status_api.router(queues))

@@ -99,14 +99,14 @@ def router(queues: Queues) -> APIRouter:
         """Queues by name, a page at a time: those that this caller may administer."""
         found: list[Queue] = []
         while True:
-            page = store.queues(prefix, after, limit)
+            page = store.queues(prefix, after, limit + 1)
             for info in page:
                 after = info.name
                 if caller.may(ADMIN, info.name) or caller.may(RECEIVE, info.name):
+                    if len(found) == limit:  # one more than the page holds: there is a next
+                        return QueuePage(queues=found, next=found[-1].name)
                     found.append(queue_of(info))
-                    if len(found) == limit:
-                        return QueuePage(queues=found, next=after)
-            if len(page) < limit:
+            if len(page) <= limit:
                 return QueuePage(queues=found, next=None)
             await asyncio.sleep(0)
 

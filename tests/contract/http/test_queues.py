@@ -232,6 +232,7 @@ def test_queues_are_listed_by_name_a_page_at_a_time(api: Served) -> None:
     assert page("prefix=a.") == (["a.1", "a.10", "a.2"], None)
     assert page("prefix=a.&limit=2") == (["a.1", "a.10"], "a.10")
     assert page("prefix=a.&limit=2&after=a.10") == (["a.2"], None)
+    assert page("prefix=a.1&limit=2") == (["a.1", "a.10"], None)  # a full page, and nothing behind it
     assert page("prefix=a.1") == (["a.1", "a.10"], None)
     assert page("prefix=nothing") == ([], None)
     assert page("after=zzz") == ([], None)

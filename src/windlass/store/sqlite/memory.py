@@ -130,7 +130,9 @@ class Memory:
         try:
             return self.by_name[name]
         except KeyError:
-            raise QueueNotFound(f"There is no queue named {name!r}. Create it with POST /queues.") from None
+            raise QueueNotFound(
+                f"There is no queue named {name[:128]!r}. Create it with POST /queues."
+            ) from None
 
     def put(self, queue: QueueState) -> None:
         self.by_name[queue.name] = queue
