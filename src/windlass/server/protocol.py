@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
 from windlass.errors import BadRequest, RequestTimeout, TooLarge, WindlassError
 from windlass.server import problems
@@ -94,7 +95,7 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._joined = Joined(transport)
-        self._write = transport.write
+        self._wire = transport
         super().connection_made(cast("asyncio.Transport", self._joined))
         self._app = cast("Windlass", self.config.app)
         self._where = {"server": self.server}
@@ -103,12 +104,17 @@ class Protocol(HttpToolsProtocol):
         self._late: asyncio.TimerHandle | None = self.loop.call_later(
             self._app.settings.body_timeout, self._head_is_late
         )
+        self._idle_since = 0.0
+        self._idle: asyncio.TimerHandle | None = None
+        """One timer over many requests: it looks when it fires whether the connection was idle."""
         self._held: tuple[Route, str, str, bytes] | None = None
         """A request that may take the short road: route, method, path, query."""
         self._body = b""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch_no_more()
+        if self._idle is not None:
+            self._idle.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -231,15 +237,13 @@ class Protocol(HttpToolsProtocol):
         self._answer(cycle, *problems.response(known))
 
     def _answer(self, cycle: Cycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-        if cycle.disconnected or self.transport.is_closing():
+        if cycle.disconnected or self._wire.is_closing():
             return
-        parts = [STATUS_LINE[status]]
-        for name, value in self.server_state.default_headers:
-            parts += (name, b": ", value, b"\r\n")
+        parts = [STATUS_LINE[status], _usual(self.server_state)]
         for name, value in headers:
             parts += (name, b": ", value, b"\r\n")
         parts += (b"\r\n", body) if cycle.keep_alive else (b"connection: close\r\n\r\n", body)
-        self._write(b"".join(parts))
+        self._wire.write(b"".join(parts))
         cycle.response_complete = True
         if not cycle.keep_alive:
             self.transport.close()
@@ -253,9 +257,32 @@ class Protocol(HttpToolsProtocol):
     def _unsupported_upgrade_warning(self) -> None:
         """The request is answered as if it asked for no upgrade; there is nothing to warn of."""
 
+    # --- idle connections -----------------------------------------------------------------------------
+
     def on_response_complete(self) -> None:
+        """As uvicorn's, but for the timer, which there is set and cancelled for each request."""
         self._joined.flush()  # an answer to HEAD has no body
-        super().on_response_complete()
+        self.server_state.total_requests += 1
+        if self._wire.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._idle_since = self.loop.time()
+        if self._idle is None:
+            self._idle = self.loop.call_later(self.timeout_keep_alive, self._look_whether_idle)
+
+    def _look_whether_idle(self) -> None:
+        self._idle = None
+        if self._in_head or not self.cycle.response_complete:
+            return  # the end of its answer sets the timer again
+        left = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left > 0:
+            self._idle = self.loop.call_later(left, self._look_whether_idle)
+        else:
+            self._wire.close()
 
     def _head_grows(self, size: int) -> None:
         """The parser takes a head of any size, at any pace."""
@@ -288,6 +315,20 @@ class Protocol(HttpToolsProtocol):
             lines = [b"%b: %b\r\n" % header for header in headers if header[0] != b"connection"]
             self.transport.write(b"".join([STATUS_LINE[status], *lines, b"connection: close\r\n\r\n", body]))
         self.transport.close()
+
+
+_usual_headers: tuple[object, bytes] = (None, b"")
+
+
+def _usual(state: ServerState) -> bytes:
+    """The headers of every answer: uvicorn makes a new list of them once a second, for the date."""
+    global _usual_headers
+    of, text = _usual_headers
+    if of is not state.default_headers:
+        of = state.default_headers
+        text = b"".join([b"%b: %b\r\n" % header for header in of])
+        _usual_headers = (of, text)
+    return text
 
 
 def _answering(cycle: RequestResponseCycle) -> bool:

@@ -176,3 +176,23 @@ def test_a_fault_of_our_own_is_a_500_and_the_connection_lives(
     assert heard.startswith(b"HTTP/1.1 500 ")
     assert b'"code":"internal"' in heard
     assert heard.count(b"HTTP/1.1 201 ") == 1
+
+
+def test_an_idle_connection_is_closed_and_one_that_waits_is_not(q: Served) -> None:
+    """Planted defects: a timer that no answer sets; one that does not ask whether a request is under way."""
+
+    async def scenario() -> None:
+        idle, waiting = Line(q), Line(q)
+        for line in (idle, waiting):
+            line.protocol.timeout_keep_alive = 0
+            line.say(send("x"))
+        waiting.say(request("GET", "/queues/q/messages"))
+        await waiting.hear(answers(2))
+        waiting.say(request("GET", "/queues/empty/messages?wait=60"))
+        await settled(lambda: len(q.app.queues.lines))
+        await settled(idle.wire.is_closing)
+        assert not waiting.wire.is_closing()
+        waiting.wire.close()
+
+    q.queue("empty")
+    q.run(scenario())

@@ -22,8 +22,6 @@ log = structlog.get_logger("windlass.store")
 DATABASE = "windlass.db"
 _PAGE = 8_192
 """Bytes of a page. Twice SQLite's usual: a batch writes a fifth faster, single messages as fast as before."""
-_CHECKPOINT_PAGES = 4_000
-"""The log is moved into the database when it has this many pages (32 MB)."""
 _CACHE_KIB = 64 * 1024
 
 
@@ -37,7 +35,6 @@ def connect(data_dir: Path, synchronous: str, *, read_only: bool = False) -> aps
     if not read_only:
         db.execute("PRAGMA journal_mode = WAL").fetchall()
         db.execute(f"PRAGMA synchronous = {synchronous.upper()}")
-        db.execute(f"PRAGMA wal_autocheckpoint = {_CHECKPOINT_PAGES}").fetchall()
         db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
     return db
 

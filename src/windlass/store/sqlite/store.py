@@ -55,7 +55,9 @@ class SQLiteStore(Store):
         except BaseException:
             self._lock.close(clean=not self._lock.killed)
             raise
-        self._writer = Writer(self._db, self._memory, clock, logged)
+        self._writer = Writer(
+            self._db, lambda: files.connect(data_dir, synchronous), self._memory, clock, logged
+        )
         self._readers = Readers(
             lambda: files.connect(data_dir, synchronous, read_only=True), self._memory, clock.now
         )

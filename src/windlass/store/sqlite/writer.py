@@ -24,6 +24,7 @@ from windlass.clock import Clock
 from windlass.errors import StoreClosed, StoreFull, StoreUnavailable, WindlassError
 from windlass.store.base import Changes
 from windlass.store.sqlite import counts
+from windlass.store.sqlite.checkpoint import Checkpointer
 from windlass.store.sqlite.memory import Memory
 from windlass.store.sqlite.operation import Acknowledge, Operation, Receive, Send, Step
 from windlass.store.sqlite.receiving import receive
@@ -45,8 +46,16 @@ _TIME_EVERY = 1_000
 class Writer:
     """Owns the only connection that writes."""
 
-    def __init__(self, db: apsw.Connection, memory: Memory, clock: Clock, logged: set[int]) -> None:
+    def __init__(
+        self,
+        db: apsw.Connection,
+        connect: Callable[[], apsw.Connection],
+        memory: Memory,
+        clock: Clock,
+        logged: set[int],
+    ) -> None:
         self._db = db
+        self._checkpointer = Checkpointer(db, connect)
         self._memory = memory
         self._clock = clock
         self._gathered: deque[Operation[Any]] = deque()
@@ -84,6 +93,7 @@ class Writer:
         self._closing = True
         self._wake.put(None)
         self._thread.join()
+        self._checkpointer.close()
 
     # --- the thread -----------------------------------------------------------------------------------
 
@@ -117,6 +127,7 @@ class Writer:
         self._answer(operations, tx, None)
         if self._fold.due(self._memory.log_entry):
             self._fold_counts()
+        self._checkpointer.committed()
 
     def _refuse(self, operations: Sequence[Operation[Any]], error: Exception) -> None:
         log.error("write_failed", error=str(error), kind=type(error).__name__, operations=len(operations))
