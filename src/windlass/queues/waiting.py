@@ -147,8 +147,12 @@ class Lines:
         loop = asyncio.get_running_loop()
         waiter = Waiter(attempt)
         late = loop.call_later(seconds, waiter.give_up)
+
+        def told(_: asyncio.Future[None]) -> None:
+            waiter.notify()
+
         if gone is not None:
-            gone.add_done_callback(lambda _: waiter.notify())
+            gone.add_done_callback(told)
         with self._lock:
             line = self._lines.setdefault(queue, OrderedDict())
             behind = any(other.idle for other in line)
@@ -171,6 +175,8 @@ class Lines:
                 waiter.change = None
         finally:
             late.cancel()
+            if gone is not None:
+                gone.remove_done_callback(told)  # or it would hold what was received, in a ring
             with self._lock:
                 del line[waiter]
                 if not line and self._lines.get(queue) is line:

@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, cast
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -109,22 +110,58 @@ class Protocol(HttpToolsProtocol):
         """One timer over many requests: it looks when it fires whether the connection was idle."""
         self._held: tuple[Route, str, str, bytes] | None = None
         """A request that may take the short road: route, method, path, query."""
-        self._body = b""
+        self._body = bytearray()
+        self._offered = False
+        """True from the head of a request that offers another protocol until it is declined."""
+        self._running: Cycle | RequestResponseCycle | None = None
+        """The request under way. `cycle` is the newest, which may wait in the pipeline."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch_no_more()
         if self._idle is not None:
             self._idle.cancel()
+        running = self._running
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        rest: bytes | None = data
+        while rest is not None:
+            rest = self._feed(rest)
         if self._held is not None:
-            self._take_the_long_road()
+            try:
+                self._take_the_long_road()
+            except httptools.HttpParserError:
+                self._refuse(BadRequest("The URL is none."))
         if self._in_head:
             self._head_grows(len(data))
-        elif self._late is not None:
-            self._watch_no_more()
+
+    def _feed(self, data: bytes) -> bytes | None:
+        """Let the parser read; what it has to be given next, if anything."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as offer:
+            if self._offered:
+                return self._declined() + data[offer.args[0] :]
+        except httptools.HttpParserError:
+            self._refuse(BadRequest("Invalid HTTP request received."))
+        return None
+
+    def _declined(self) -> bytes:
+        """A client offered another protocol, as Java's does by default, and the parser stopped before the
+        body. A new one reads the same head without the offer."""
+        self._offered = False
+        lines = [b"%b: %b\r\n" % header for header in self.headers if header[0] != b"upgrade"]
+        method, version = self.parser.get_method(), self.parser.get_http_version().encode()
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn's own
+        return b"".join([b"%b %b HTTP/%b\r\n" % (method, self.url, version), *lines, b"\r\n"])
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
 
     def eof_received(self) -> None:
         cycle = self.cycle
@@ -135,20 +172,26 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head = True
+        self._watch_no_more()  # each head has its own time and size
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
 
     def on_headers_complete(self) -> None:
         self._in_head = False
+        self._watch_no_more()
+        if self._wire.is_closing():
+            return  # what follows the last request of a connection is nobody's
         url, parser, cycle = self.url, self.parser, self.cycle
+        if parser.should_upgrade() and parser.get_method() != b"CONNECT":
+            self._offered = True
+            return
         if (
             url.startswith(b"/queues/")
             and b"%" not in url
             and b"#" not in url
             and (cycle is None or cycle.response_complete)
             and not self.flow.write_paused
-            and not parser.should_upgrade()
             and parser.get_http_version() == "1.1"
             and self._app.opened
         ):
@@ -158,7 +201,6 @@ class Protocol(HttpToolsProtocol):
             route = self._app.lane.find(method, text)
             if route is not None:
                 self._held = (route, method, text, query)
-                self._body = b""
                 return
         self._begin_cycle()
 
@@ -176,12 +218,13 @@ class Protocol(HttpToolsProtocol):
         if not self.transport.is_closing():
             self._begin_cycle()
             if self._body:
-                super().on_body(self._body)
-                self._body = b""
+                super().on_body(bytes(self._body))
+        self._body.clear()
 
     def on_body(self, body: bytes) -> None:
         if self._held is None:
-            super().on_body(body)
+            if self.cycle is not None:
+                super().on_body(body)
         else:
             self._body += body
             if len(self._body) > MAX_SHORT:
@@ -190,19 +233,23 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         held = self._held
         if held is None:
-            super().on_message_complete()
+            if not self._offered and self.cycle is not None:
+                super().on_message_complete()
             return
         self._held = None
+        body = bytes(self._body)
+        self._body.clear()
         route, method, path, query = held
         headers = {name: value for name, value in self.headers if name in LOOKED_AT}
         cycle = Cycle()
+        self._running = cycle
         self.cycle = cast("RequestResponseCycle", cycle)
         cycle.keep_alive = self.parser.should_keep_alive()
         try:
             principal = self._app.lane.enter(route, method, query, headers, self._where)
             awaited, answer_of = route.handler(
                 Request(
-                    method, path, route.queue, route.rest, query, headers, self._body, principal,
+                    method, path, route.queue, route.rest, query, headers, body, principal,
                     self.client[0] if self.client else "", cycle,
                 )
             )  # fmt: skip
@@ -249,14 +296,6 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
         self.on_response_complete()
 
-    # --- broken requests ------------------------------------------------------------------------------
-
-    def send_400_response(self, msg: str) -> None:
-        self._refuse(BadRequest(msg))
-
-    def _unsupported_upgrade_warning(self) -> None:
-        """The request is answered as if it asked for no upgrade; there is nothing to warn of."""
-
     # --- idle connections -----------------------------------------------------------------------------
 
     def on_response_complete(self) -> None:
@@ -265,11 +304,11 @@ class Protocol(HttpToolsProtocol):
         self.server_state.total_requests += 1
         if self._wire.is_closing():
             return
-        self.flow.resume_reading()
         if self.pipeline:
             cycle, app = self.pipeline.pop()
             self._start_asgi_task(cycle, app)
             return
+        self.flow.resume_reading()
         self._idle_since = self.loop.time()
         if self._idle is None:
             self._idle = self.loop.call_later(self.timeout_keep_alive, self._look_whether_idle)
@@ -284,6 +323,8 @@ class Protocol(HttpToolsProtocol):
         else:
             self._wire.close()
 
+    # --- broken requests ------------------------------------------------------------------------------
+
     def _head_grows(self, size: int) -> None:
         """The parser takes a head of any size, at any pace."""
         if self._late is None:  # its first part; what came with it may be of another request
@@ -297,7 +338,9 @@ class Protocol(HttpToolsProtocol):
 
     def _head_is_late(self) -> None:
         self._late = None
-        if self._in_head:
+        if self.flow.read_paused:  # we do not read on: it is not the client that is late
+            self._late = self.loop.call_later(self._app.settings.body_timeout, self._head_is_late)
+        elif self._in_head:
             self._refuse(RequestTimeout("The head of the request did not arrive in time."))
         else:
             self.transport.close()
@@ -308,13 +351,21 @@ class Protocol(HttpToolsProtocol):
             self._late = None
 
     def _refuse(self, error: WindlassError) -> None:
-        """Answer and hang up; only hang up where another answer is on its way."""
+        """Answer and hang up; only hang up where the next answer would be another request's."""
         self._watch_no_more()
-        if not self.transport.is_closing() and (self.cycle is None or not _answering(self.cycle)):
+        self._held = None
+        if not self.transport.is_closing() and self._next_answer_is_of_what_came_last():
             status, headers, body = problems.response(error)
             lines = [b"%b: %b\r\n" % header for header in headers if header[0] != b"connection"]
             self.transport.write(b"".join([STATUS_LINE[status], *lines, b"connection: close\r\n\r\n", body]))
         self.transport.close()
+
+    def _next_answer_is_of_what_came_last(self) -> bool:
+        """True where no request before it waits for an answer, and its own has not begun."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return True
+        return cycle.more_body and not cycle.response_started and not self.pipeline
 
 
 _usual_headers: tuple[object, bytes] = (None, b"")
@@ -329,7 +380,3 @@ def _usual(state: ServerState) -> bytes:
         text = b"".join([b"%b: %b\r\n" % header for header in of])
         _usual_headers = (of, text)
     return text
-
-
-def _answering(cycle: RequestResponseCycle) -> bool:
-    return cycle.response_started and not cycle.response_complete

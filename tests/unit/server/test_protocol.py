@@ -13,7 +13,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from tests.contract.http.served import Served, Wire, settled
-from windlass.server.protocol import MAX_SHORT, Protocol
+from windlass.server.protocol import MAX_HEAD, MAX_SHORT, Cycle, Protocol
 
 
 @pytest.fixture
@@ -196,3 +196,107 @@ def test_an_idle_connection_is_closed_and_one_that_waits_is_not(q: Served) -> No
 
     q.queue("empty")
     q.run(scenario())
+
+
+def test_who_left_with_requests_in_the_pipeline_takes_nothing(q: Served) -> None:
+    """Planted defect (uvicorn's own): only the newest request is told that the connection is gone."""
+
+    async def scenario() -> None:
+        line = Line(q)
+        line.say(request("GET", "/queues/q/messages?wait=60") + request("GET", "/queues"))
+        await settled(lambda: len(q.app.queues.lines))
+        line.wire.close()
+        await settled(lambda: not len(q.app.queues.lines))
+
+    q.run(scenario())
+    q.send("x")
+    assert q.contents() == ["x"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_garbage_behind_a_send_is_not_answered_in_its_place(q: Served, whole: bool) -> None:
+    """Planted defect: a 400 that stands where the 201 of the send should, so that it is sent again."""
+
+    async def scenario() -> bytes:
+        line = Line(q)
+        line.say(send("x") + (b"" if whole else send("y")) + b"\0garbage\r\n\r\n")
+        await settled(lambda: q.app.store.queue("q").ready)
+        await settled(line.wire.is_closing)
+        while not line.wire.written.empty():
+            line.heard += line.wire.written.get_nowait()
+        return line.heard
+
+    assert b" 400 " not in q.run(scenario())
+
+
+def test_many_small_heads_are_not_one_large_one(q: Served) -> None:
+    """Planted defect: reads that end inside different heads add up."""
+    whole = send("x")
+
+    async def scenario() -> bytes:
+        line = Line(q)
+        count = MAX_HEAD * 2 // len(whole)
+        stream = whole * count
+        for start in range(0, len(stream), 1000):
+            line.say(stream[start : start + 1000])
+        return await line.hear(answers(count))
+
+    assert q.run(scenario()).count(b" 201 Created") == MAX_HEAD * 2 // len(whole)
+
+
+def test_what_follows_the_last_request_of_a_connection_is_not_done(q: Served) -> None:
+    """Planted defect: a send that is stored and can never be answered."""
+
+    async def scenario() -> bytes:
+        line = Line(q)
+        line.say(request("POST", "/queues/q/messages", b"{", "Connection: close") + send("x"))
+        return await line.hear(lambda heard: heard.endswith(b"}"))
+
+    assert q.run(scenario()).startswith(b"HTTP/1.1 400 ")
+    assert q.contents() == []
+
+
+@pytest.mark.parametrize("asked", [b"", b"\r\n"])
+def test_a_connection_that_asks_for_nothing_is_closed(q: Served, asked: bytes) -> None:
+    """Planted defect: an empty line that takes the connection's time limit away."""
+
+    async def scenario() -> None:
+        line = Line(q)
+        line.say(asked)
+        assert line.protocol._late is not None
+        line.protocol._head_is_late()
+        assert line.wire.is_closing()
+
+    q.run(scenario())
+
+
+def test_a_long_poll_leaves_nothing_for_the_garbage_collector(q: Served) -> None:
+    """Planted defect: a call-back by which the connection holds what it was sent."""
+
+    async def scenario() -> None:
+        line = Line(q)
+        line.say(request("GET", "/queues/q/messages?wait=60"))
+        await settled(lambda: len(q.app.queues.lines))
+        gone = line.protocol._running
+        assert isinstance(gone, Cycle)
+        await q.ask("POST", "/queues/q/messages", {"content": "x"})
+        await line.hear(answers(1))
+        assert gone.gone()._callbacks in (None, [])
+
+    q.run(scenario())
+
+
+@pytest.mark.parametrize("step", [1, 50, 10_000])
+def test_a_client_that_offers_http_2_is_served_as_it_asked(q: Served, step: int) -> None:
+    """As Java's client does by default. Planted defect: its body is skipped, and read as a request."""
+    offer = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAAAAIAAAAB")
+
+    async def scenario() -> None:
+        line = Line(q)
+        stream = send("x", *offer) + send("y", *offer) + request("GET", "/queues", b"", *offer)
+        line.say(*(stream[start : start + step] for start in range(0, len(stream), step)))
+        heard = await line.hear(answers(3))
+        assert [part[:3] for part in heard.split(b"HTTP/1.1 ")[1:]] == [b"201", b"201", b"200"]
+
+    q.run(scenario())
+    assert q.contents() == ["x", "y"]

@@ -8,6 +8,7 @@ log anew. A log that could not be moved only grows: nothing is lost by it, and i
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -15,13 +16,19 @@ from queue import SimpleQueue
 import apsw
 import structlog
 
+from windlass.store.sqlite.files import BUSY_TIMEOUT
+
 log = structlog.get_logger("windlass.store")
 
 PAGES = 4_000
 """Pages in the log that start a round (32 MB)."""
-_FEW = 200
-"""Pages that the writer moves itself: about a millisecond."""
-_PASSES = 8
+_FEW = 400
+"""Pages that the writer moves itself: some milliseconds."""
+_SOON = 500
+"""Pages until the next try, after a read held up the beginning of a new log."""
+_PASSES = 16
+_PATIENCE = 20
+"""How long the writer waits for reads to end, ms."""
 
 
 class Checkpointer:
@@ -31,11 +38,11 @@ class Checkpointer:
         self._db = db
         self._connect = connect
         self._pages = 0
-        """Pages written since the log was last moved as a whole."""
+        """Pages written since the log began."""
         self._limit = PAGES
         self._moving = False
-        self._moved = False
-        """True once the thread has left little to move."""
+        self._left: int | None = None
+        """What the thread has left to the writer, in pages; None while it works, or does not."""
         self._wake: SimpleQueue[bool] = SimpleQueue()
         self._thread: threading.Thread | None = None
         db.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
@@ -43,18 +50,33 @@ class Checkpointer:
     def committed(self) -> None:
         """Called by the writer between two commits."""
         self._pages += self._db.status(apsw.SQLITE_DBSTATUS_CACHE_WRITE, True)[0]
-        if self._moved:
-            self._moved = self._moving = False
-            if _pass(self._db) == 0:
+        if self._left is not None:
+            few, self._left, self._moving = self._left <= _FEW, None, False
+            if few and self._begin_anew():
                 self._pages, self._limit = 0, PAGES
-            else:  # a long read holds it, or the disk is full: later
-                self._limit = self._pages + PAGES
+            else:
+                self._limit = self._pages + _SOON
         elif self._pages >= self._limit and not self._moving:
-            self._moving = True
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="windlass-checkpoint", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._run, name="windlass-checkpoint", daemon=True)
+                thread.start()
+                self._thread = thread
+            self._moving = True
             self._wake.put(True)
+
+    def _begin_anew(self) -> bool:
+        """Move the rest, so that the next commit begins the log anew; False while somebody reads it."""
+        self._db.set_busy_timeout(_PATIENCE)
+        try:
+            self._db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+        except apsw.BusyError:
+            return False
+        except apsw.Error as error:
+            log.warning("checkpoint_failed", error=str(error))
+            return False
+        finally:
+            self._db.set_busy_timeout(BUSY_TIMEOUT)
+        return True
 
     def close(self) -> None:
         """Blocks until a pass under way is done. The last connection to close moves the rest."""
@@ -65,23 +87,30 @@ class Checkpointer:
     def _run(self) -> None:
         db: apsw.Connection | None = None
         while self._wake.get():
+            left = PAGES
             try:
                 db = db or self._connect()
-                for _ in range(_PASSES):
-                    if _pass(db) <= _FEW:
-                        break
-            except apsw.Error as error:
-                log.warning("checkpoint_failed", error=str(error))
-            self._moved = True
+                left = _move(db)
+            except Exception as error:  # noqa: BLE001 - whatever it was, the next round tries again
+                with contextlib.suppress(Exception):  # the log's own disk may be the full one
+                    log.warning("checkpoint_failed", error=str(error))
+            self._left = left
         if db is not None:
             db.close()
 
 
-def _pass(db: apsw.Connection) -> int:
-    """Move what can be moved now; how many pages are left."""
-    try:
+def _move(db: apsw.Connection) -> int:
+    """Move the log pass by pass while it grows; about how many pages have come since.
+
+    SQLite tells how long the log was when a pass began: what has grown between two passes is what the next
+    would find.
+    """
+    there, before = 0, 0
+    for _ in range(_PASSES):
+        before = there
         there, moved = db.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
-    except apsw.Error as error:
-        log.warning("checkpoint_failed", error=str(error))
-        return PAGES
-    return there - moved
+        if moved < there:
+            return there - moved  # a long read holds it
+        if there - before <= _FEW:
+            break
+    return there - before

@@ -23,6 +23,10 @@ DATABASE = "windlass.db"
 _PAGE = 8_192
 """Bytes of a page. Twice SQLite's usual: a batch writes a fifth faster, single messages as fast as before."""
 _CACHE_KIB = 64 * 1024
+BUSY_TIMEOUT = 5_000
+"""How long a connection waits for another's lock, ms."""
+_LOG_KEPT = 64 * 1024 * 1024
+"""Bytes of the log's file that are kept when it begins anew: a long read may have let it grow."""
 
 
 def connect(data_dir: Path, synchronous: str, *, read_only: bool = False) -> apsw.Connection:
@@ -31,11 +35,12 @@ def connect(data_dir: Path, synchronous: str, *, read_only: bool = False) -> aps
     db = apsw.Connection(str(data_dir / DATABASE), flags=flags, statementcachesize=512)
     # Without this SQLite prepares a statement anew for each new value of some parameters.
     db.config(apsw.SQLITE_DBCONFIG_ENABLE_QPSG, 1)
-    db.set_busy_timeout(5_000)
+    db.set_busy_timeout(BUSY_TIMEOUT)
     if not read_only:
         db.execute("PRAGMA journal_mode = WAL").fetchall()
         db.execute(f"PRAGMA synchronous = {synchronous.upper()}")
         db.execute(f"PRAGMA cache_size = -{_CACHE_KIB}")
+        db.execute(f"PRAGMA journal_size_limit = {_LOG_KEPT}").fetchall()
     return db
 
 

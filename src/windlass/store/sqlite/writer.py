@@ -10,6 +10,7 @@ last of its transaction.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from asyncio import AbstractEventLoop
 from collections import deque
@@ -107,8 +108,9 @@ class Writer:
                 try:
                     self._commit(run)
                 except Exception as error:
-                    log.exception("commit_failed", operations=len(run))
                     self._answer(run, None, StoreUnavailable(f"The store failed: {error}"))
+                    with contextlib.suppress(Exception):  # the log's own disk may be the full one
+                        log.exception("commit_failed", operations=len(run))
 
     def _commit(self, operations: Sequence[Operation[Any]], *, upkeep: bool = True) -> None:
         try:
@@ -125,13 +127,17 @@ class Writer:
             return
         self._took_effect(tx, upkept)
         self._answer(operations, tx, None)
-        if self._fold.due(self._memory.log_entry):
-            self._fold_counts()
-        self._checkpointer.committed()
+        try:
+            if self._fold.due(self._memory.log_entry):
+                self._fold_counts()
+            self._checkpointer.committed()
+        except Exception:  # the answers are out: this may not become theirs
+            with contextlib.suppress(Exception):
+                log.exception("housekeeping_failed")
 
     def _refuse(self, operations: Sequence[Operation[Any]], error: Exception) -> None:
-        log.error("write_failed", error=str(error), kind=type(error).__name__, operations=len(operations))
         self._answer(operations, None, unavailable(error))
+        log.error("write_failed", error=str(error), kind=type(error).__name__, operations=len(operations))
 
     def _attempt(
         self, operations: Sequence[Operation[Any]], *, upkeep: bool
