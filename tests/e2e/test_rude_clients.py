@@ -50,6 +50,10 @@ class Talk:
         self._socket.shutdown(socket.SHUT_WR)
         return self
 
+    def hear_some(self) -> bytes:
+        """The next that comes."""
+        return self._socket.recv(65_536)
+
     def hear(self) -> bytes:
         """All that comes until the server hangs up."""
         heard = b""
@@ -157,7 +161,9 @@ def test_chunked_bodies_and_100_continue(server: ServerProcess) -> None:
     chunked = POST + CLOSE + b"Transfer-Encoding: chunked\r\n\r\n5\r\n" + BODY[:5] + b"\r\n"
     assert statuses(Talk(server).say(chunked, b"8\r\n" + BODY[5:] + b"\r\n0\r\n\r\n").hear()) == [201]
     expecting = POST + CLOSE + b"Expect: 100-continue\r\nContent-Length: 13\r\n\r\n"
-    assert statuses(Talk(server).say(expecting, BODY).hear()) == [100, 201]
+    talk = Talk(server).say(expecting)
+    assert statuses(talk.hear_some()) == [100]  # a body that comes with its head needs no leave
+    assert statuses(talk.say(BODY).hear()) == [201]
     assert httpx.get(server.url + "/queues/q/messages?max=10").json()["messages"][1]["content"] == 1
 
 

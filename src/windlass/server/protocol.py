@@ -172,16 +172,13 @@ class Protocol(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._in_head = True
-        self._watch_no_more()  # each head has its own time and size
         self.url = b""
         self.expect_100_continue = False
         self.headers = []
 
     def on_headers_complete(self) -> None:
         self._in_head = False
-        self._watch_no_more()
-        if self._wire.is_closing():
-            return  # what follows the last request of a connection is nobody's
+        self._watch_no_more()  # the next head has its own time and size
         url, parser, cycle = self.url, self.parser, self.cycle
         if parser.should_upgrade() and parser.get_method() != b"CONNECT":
             self._offered = True

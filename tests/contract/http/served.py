@@ -199,7 +199,7 @@ class Wire(asyncio.Transport):
         if not self._closing:
             self._closing = True
             self.written.put_nowait(b"")
-            self.protocol.connection_lost(None)
+            asyncio.get_running_loop().call_soon(self.protocol.connection_lost, None)
 
     def pause_reading(self) -> None:
         """Nothing more comes."""

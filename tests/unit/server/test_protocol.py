@@ -245,7 +245,8 @@ def test_many_small_heads_are_not_one_large_one(q: Served) -> None:
 
 
 def test_what_follows_the_last_request_of_a_connection_is_not_done(q: Served) -> None:
-    """Planted defect: a send that is stored and can never be answered."""
+    """The parser sees to it. Planted defect: one with lenient_keep_alive, and a send that is stored and never
+    answered."""
 
     async def scenario() -> bytes:
         line = Line(q)
