@@ -11,7 +11,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from bench.processes import BenchmarkError
 from bench.results import Options, console
-from bench.suites import batch, flat, http, longpoll, peers, profile
+from bench.suites import batch, flat, fleet, http, jobs, longpoll, peers, profile, sandbox
+from bench.suites import filter as bloom_filter
 
 SUITES = {
     "http": http,
@@ -19,7 +20,11 @@ SUITES = {
     "peers": peers,
     "flat": flat,
     "longpoll": longpoll,
+    "fleet": fleet,
     "profile": profile,
+    "sandbox": sandbox,
+    "jobs": jobs,
+    "filter": bloom_filter,
 }
 
 
@@ -31,8 +36,11 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=5.0, help="measured seconds a run (5)")
     parser.add_argument("--connections", default="", help="connections, as in 32,128 (each benchmark's own)")
     parser.add_argument("--threads", type=int, default=1, help="threads of wrk (1)")
-    parser.add_argument("--size", type=int, default=10_000_000, help="messages for flat (10,000,000)")
+    parser.add_argument(
+        "--size", type=int, default=10_000_000, help="messages for flat, absent ids for filter (10,000,000)"
+    )
     parser.add_argument("--waiters", type=int, default=10_000, help="waiters for longpoll (10,000)")
+    parser.add_argument("--runners", type=int, default=10_000, help="runners for fleet (10,000)")
     parser.add_argument("--only", default="", help="parts of a benchmark, as in send,receive")
     beside = Path(sys.executable).parent / "windlass"
     parser.add_argument("--windlass", type=Path, default=beside, help="the program (beside this Python)")
@@ -53,6 +61,7 @@ def main() -> int:
             threads=given.threads,
             size=given.size,
             waiters=given.waiters,
+            runners=given.runners,
             only=tuple(filter(None, given.only.split(","))),
             windlass=given.windlass,
             scratch=given.scratch,
@@ -61,7 +70,7 @@ def main() -> int:
         try:
             SUITES[name].run(options)
         except BenchmarkError as error:
-            console.print(f"{name} failed: {error}", style="bold red")
+            console.print(f"{name} failed: {error}", style="bold red", markup=False)
             return 1
     return 0
 

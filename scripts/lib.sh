@@ -26,6 +26,12 @@ install_packages() {
     fail "apt-get could not install them:" "$said"
 }
 
+# has_compilers: whether C and C++ programs can be made here.
+has_compilers() {
+  echo '#include <stdio.h>' | gcc -x c -fsyntax-only - 2>/dev/null &&
+    echo '#include <iostream>' | g++ -x c++ -fsyntax-only - 2>/dev/null
+}
+
 # find_python: prints the first Python that is new enough and can make a virtual environment.
 # Each candidate is run, not only looked up: a pyenv shim may exist for a version that is not installed.
 find_python() {

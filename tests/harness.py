@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import random
+import selectors
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, TypeVar
@@ -52,10 +54,35 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return kept | {"PYTHONUNBUFFERED": "1"} | dict(extra or {})
 
 
+class Jumping(asyncio.SelectorEventLoop):
+    """An event loop on which time passes at once: with nothing to do it goes to its next timer.
+
+    For code without files, threads or processes: what they would bring, this loop does not wait for.
+    """
+
+    def __init__(self) -> None:
+        self._selector_of_time = _Skipping()
+        super().__init__(self._selector_of_time)
+
+    def time(self) -> float:
+        return self._selector_of_time.skipped  # and no real time: a busy machine must not be seen
+
+
+class _Skipping(selectors.DefaultSelector):
+    """Looks once, and counts the seconds that it should have waited."""
+
+    skipped = 0.0
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        self.skipped += max(0.0, timeout or 0.0)
+        return super().select(0)
+
+
 class ServerProcess:
     """One `windlass serve` on one data directory, which may be killed and started again.
 
     The port is chosen once and kept, so clients reconnect to the same `url` after a restart.
+    `program` is what takes `serve` and its options, where that is not windlass itself.
     What the process writes to stdout and stderr is appended to `log_path`, over all its lives.
 
         with ServerProcess(tmp_path / "data") as server:
@@ -70,8 +97,10 @@ class ServerProcess:
         *arguments: str,
         environment: Mapping[str, str] | None = None,
         ready_within: float = 20.0,
+        program: Sequence[str] = (str(WINDLASS),),
     ) -> None:
         self.data_dir = data_dir
+        self.program = list(program)
         self.arguments = arguments
         self.environment = dict(environment or {})
         self.ready_within = ready_within
@@ -112,7 +141,7 @@ class ServerProcess:
         self._close_log()
         self._log = self.log_path.open("ab")
         command = [
-            str(WINDLASS), "serve", "--host", "127.0.0.1", "--port", str(self.port),
+            *self.program, "serve", "--host", "127.0.0.1", "--port", str(self.port),
             "--data-dir", str(self.data_dir), "--ready-file", str(self.ready_file), *self.arguments,
         ]  # fmt: skip
         self.process = subprocess.Popen(
@@ -185,12 +214,16 @@ def run_cli(
     server: str | None = None,
     text: str | None = None,
     environment: Mapping[str, str] | None = None,
+    under: Sequence[str] = (),
     timeout: float = 60.0,
 ) -> subprocess.CompletedProcess[str]:
-    """Run `windlass ARGUMENTS` to its end, `text` on its stdin, WINDLASS_URL set to `server`."""
+    """Run `windlass ARGUMENTS` to its end, `text` on its stdin, WINDLASS_URL set to `server`.
+
+    `under` is a program that starts it, with its arguments.
+    """
     extra = {"WINDLASS_URL": server} if server else {}
     return subprocess.run(
-        [str(WINDLASS), *arguments],
+        [*under, str(WINDLASS), *arguments],
         input=text if text is not None else "",
         capture_output=True,
         text=True,

@@ -1,9 +1,11 @@
 """The terminal sessions in the documents, run against a real server and compared with what is printed.
 
 A session is every ```console block of a document, in order: lines that begin with `$ ` are commands (`> `
-goes on with one), the lines under a command are its output. Commands run in a shell, in an empty directory;
-`localhost:8000` is the test's server. `windlass serve … &` and `kill -9 %1` start and kill that server.
-A ```python block between them is run too, and has to succeed.
+goes on with one), the lines under a command are its output. Commands run in a shell, in a directory that
+holds nothing but `examples`; `localhost:8000` is the test's server. `windlass serve … &` and `kill -9 %1`
+start and kill that server, and `windlass runner … &` starts a runner, on any host: also one where the
+sandbox is weak. `export NAME=VALUE` holds for all that comes after it. A ```python block between them is
+run too, and has to succeed.
 
 Output is compared exactly, but for what differs from run to run: an id or a receipt in the document stands
 for the one that came, there and in every later command; a time only has to be a time, and so on; and "…"
@@ -20,18 +22,28 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tests.harness import WINDLASS, ServerProcess, clean_environment
 
+ROOT = Path(__file__).parents[1]
+
 BLOCK = re.compile(r"^```(?P<kind>console|python)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 STEP = re.compile(r"^\$ (?P<command>.*\n(?:> .*\n)*)(?P<output>(?:(?!\$ ).*\n)*)", re.MULTILINE)
 
-OPAQUE = {"id", "receipt"}
-TIMES = {"at", "created_at", "ended_at", "enqueued_at", "lease_until", "until"}
-MEASURES = {"in_rate", "oldest_age_seconds", "out_rate", "store_calls", "uptime_seconds"}
+OPAQUE = {"by", "id", "job_id", "receipt", "runner_id", "submission_id"}
+TIMES = {
+    "at", "created_at", "ended_at", "enqueued_at", "judged_at", "lease_until", "submitted_at", "until",
+    "updated_at",
+}  # fmt: skip
+MEASURES = {
+    "execTime", "in_rate", "memoryUsage", "memory_kib", "oldest_age_seconds", "out_rate", "store_calls",
+    "time_ms", "uptime_seconds",
+}  # fmt: skip
 UNTOLD = re.compile(r"^(?:cache-control|content-length|date|server): .*\n", re.MULTILINE)
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -43,12 +55,24 @@ class Session:
     server: ServerProcess
     room: Path
     known: dict[str, str] = field(default_factory=dict)
+    exported: dict[str, str] = field(default_factory=dict)
+    runners: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def run(self, command: str) -> str:
         """What `command` prints; of `curl --include` the lines that every answer has are left out."""
+        if command.startswith("export "):
+            name, _, value = command.removeprefix("export ").partition("=")
+            self.exported[name] = self._execute(["bash", "-c", f"printf %s {value}"]).stdout
+            return ""
         if command.startswith("windlass serve "):
+            if self.server.running and self.server.environment != self.exported:
+                self.server.terminate()  # it was started before anything was exported
             if not self.server.running:
+                self.server.environment = dict(self.exported)
                 self.server.start()
+            return ""
+        if command.startswith("windlass runner"):
+            self._start_runner(command.removesuffix("&").split())
             return ""
         if command.startswith("kill -9 "):
             self.server.kill()
@@ -62,14 +86,37 @@ class Session:
         ran = self._execute([sys.executable, "-c", python])
         return None if ran.returncode == 0 else f"{python}{ran.stdout}"
 
-    def _execute(self, command: list[str]) -> subprocess.CompletedProcess[str]:
+    def _start_runner(self, command: list[str]) -> None:
+        with (self.room / "runner.log").open("ab") as log:
+            self.runners.append(
+                subprocess.Popen(
+                    [str(WINDLASS), *command[1:], "--allow-weak-sandbox"],
+                    cwd=self.room,
+                    env=self._environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                )
+            )
+
+    def end(self) -> None:
+        """End the runners."""
+        for runner in self.runners:
+            runner.terminate()
+        for runner in self.runners:
+            runner.wait(60)
+
+    def _environment(self) -> dict[str, str]:
         path = f"{WINDLASS.parent}{os.pathsep}{os.environ['PATH']}"
         settings = {"CURL_HOME": str(self.room), "PATH": path, "WINDLASS_URL": self.server.url}
+        return clean_environment(settings | self.exported)
+
+    def _execute(self, command: list[str]) -> subprocess.CompletedProcess[str]:
         (self.room / ".curlrc").write_text("silent\nshow-error\nmax-time = 30\n")
         return subprocess.run(
             command,
             cwd=self.room,
-            env=clean_environment(settings),
+            env=self._environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -121,9 +168,11 @@ class Session:
 
 
 def told_in_part(printed: str, came: str) -> bool:
-    """Whether `came` is what is printed, with anything in the place of "…" and any number of seconds."""
+    """Whether `came` is what is printed, with anything in the place of "…" and any time and memory."""
     pattern = re.escape(printed).replace("…", ".*")
-    return re.fullmatch(re.sub(r"\d+\\\.\d+\\ s\b", r"\\d+\\.\\d+ s", pattern), came) is not None
+    pattern = re.sub(r"\d+\\\.\d+\\ s\b", r"\\d+\\.\\d+ s", pattern)
+    pattern = re.sub(r"(?:\\ )+\d+\\ ms(?:\\ )+\d+\\ KiB", r" +\\d+ ms +[\\d.]+ [KM]iB", pattern)
+    return re.fullmatch(pattern, came) is not None
 
 
 def split(text: str) -> tuple[str, str]:
@@ -150,11 +199,21 @@ def steps(text: str) -> list[tuple[str, str]]:
     return [(step["command"].rstrip("\n").replace("\n> ", "\n"), step["output"]) for step in found]
 
 
+@contextmanager
+def started(server: ServerProcess, room: Path) -> Iterator[Session]:
+    """A session whose runners end with it."""
+    session = Session(server, room)
+    (room / "examples").symlink_to(ROOT / "examples")
+    try:
+        yield session
+    finally:
+        session.end()
+
+
 def check(document: Path, folder: Path) -> list[str]:
     """Run a document's session; returns what differs, one text a command."""
     wrong = []
-    with ServerProcess(folder / "data") as server:
-        session = Session(server, folder)
+    with ServerProcess(folder / "data") as server, started(server, folder) as session:
         for block in BLOCK.finditer(document.read_text()):
             if block["kind"] == "python":
                 wrong.append(session.script(block["text"]))
@@ -166,8 +225,7 @@ def check(document: Path, folder: Path) -> list[str]:
 
 def rewrite(document: Path, folder: Path) -> None:
     """Write into a document what its commands really print."""
-    with ServerProcess(folder / "data") as server:
-        session = Session(server, folder)
+    with ServerProcess(folder / "data") as server, started(server, folder) as session:
 
         def step(found: re.Match[str]) -> str:
             asked = session.real(found["command"])

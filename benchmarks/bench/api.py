@@ -21,6 +21,15 @@ def content(queue: str) -> str:
     return f"{queue} ".ljust(CONTENT_BYTES, "x")
 
 
+def complete(answer: bytes) -> bool:
+    """Whether an HTTP answer is there to its last byte."""
+    head, blank, body = answer.partition(b"\r\n\r\n")
+    if not blank:
+        return False
+    _, named, rest = head.lower().partition(b"\r\ncontent-length:")
+    return not named or len(body) >= int(rest.split(b"\r\n")[0])
+
+
 class Api:
     """One connection to the server on `port`, a new one after a pause."""
 

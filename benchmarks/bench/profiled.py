@@ -2,8 +2,9 @@
 
     python -m bench.profiled REPORT ARGUMENTS OF windlass ...
 
-REPORT gets, for each statement, how often it ran, and how long it took by the wall and on the processor:
-those of commits with a send in them, and those of others (a preload is not what is measured then).
+REPORT gets, for each statement, how often it ran, and how long it took by the wall and on the processor, and
+how many pages were written: those of commits with a send in them, those of other hot verbs (a preload is not
+what is measured then), and those of neither.
 The difference is time in which the thread did not run: it waited for the disk or for the interpreter's lock.
 """
 
@@ -19,10 +20,10 @@ from typing import Any
 
 from windlass.cli import main
 from windlass.store.sqlite import writer
-from windlass.store.sqlite.operation import Send
+from windlass.store.sqlite.operation import Send, Step
 
-_spent: dict[str, dict[str, list[float]]] = {"sending": {}, "others": {}}
-_kind = "others"
+_spent: dict[str, dict[str, list[float]]] = {"sending": {}, "others": {}, "preparing": {}}
+_kind = "preparing"
 
 
 def _note(name: str, wall: float, processor: float) -> None:
@@ -46,6 +47,13 @@ class Timed:
 
     def __exit__(self, *error: Any) -> Any:
         return self._connection.__exit__(*error)
+
+    def status(self, op: int, reset: bool = False) -> Any:
+        """What the writer asks after each commit: pages written."""
+        found = self._connection.status(op, reset)
+        row = _spent[_kind].setdefault("pages", [0, 0.0, 0.0])
+        row[0] += found[0]
+        return found
 
     def execute(self, sql: str, *arguments: Any) -> Any:
         wall, processor = time.perf_counter(), time.thread_time()
@@ -73,7 +81,8 @@ class TimedWriter(writer.Writer):
 
     def _attempt(self, operations: Any, **named: Any) -> Any:
         global _kind
-        _kind = "sending" if any(type(operation) is Send for operation in operations) else "others"
+        kinds = {type(operation) for operation in operations}
+        _kind = "sending" if Send in kinds else "preparing" if kinds == {Step} else "others"
         wall, processor = time.perf_counter(), time.thread_time()
         try:
             return super()._attempt(operations, **named)

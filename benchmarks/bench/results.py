@@ -30,6 +30,7 @@ class Options:
     threads: int
     size: int
     waiters: int
+    runners: int
     only: tuple[str, ...]
     windlass: Path
     scratch: Path

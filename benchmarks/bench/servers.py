@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -33,12 +33,13 @@ class Windlass:
     api: Api
     port: int
 
-    def __init__(self, program: Path, directory: Path) -> None:
+    def __init__(self, program: Path, directory: Path, environment: Mapping[str, str] | None = None) -> None:
         found = shutil.which(str(program))
         if found is None:
             raise BenchmarkError(f"there is no program {program}; name one with --windlass")
         self.program = found
         self.directory = directory
+        self._environment = environment
 
     def start(self) -> None:
         """Start, or start again on the same data; returns as soon as it accepts."""
@@ -47,22 +48,26 @@ class Windlass:
         argv = [self.program, "serve", "--host", "127.0.0.1", "--port", "0"]
         argv += ["--data-dir", str(self.directory / "data"), "--ready-file", str(ready)]
         self.started = time.perf_counter()
-        self.process = Process(argv, self.directory / "windlass.log")
+        self.process = Process(argv, self.directory / "windlass.log", env=self._environment)
         self.process.wait_for(ready.exists, "windlass serve", seconds=120)
         self.port = urlsplit(ready.read_text(encoding="utf-8").strip()).port or 0
         self.api = Api(self.port)
 
     def stop(self) -> None:
         """End the process, if there is one."""
+        if hasattr(self, "api"):
+            self.api.close()
         if hasattr(self, "process"):
             self.process.stop()
 
 
 @contextmanager
-def windlass(program: Path, scratch: Path) -> Iterator[Windlass]:
+def windlass(
+    program: Path, scratch: Path, environment: Mapping[str, str] | None = None
+) -> Iterator[Windlass]:
     """A fresh Windlass with the queue `bench`, checked to send, receive, lease and acknowledge."""
     with scratch_directory(scratch, "windlass") as directory:
-        server = Windlass(program, directory)
+        server = Windlass(program, directory, environment)
         try:
             server.start()
             server.api.create_queue("bench")

@@ -44,6 +44,12 @@ class BrokenJson(BadRequest):
     code = "broken_json"
 
 
+class ResultMalformed(BadRequest):
+    """The result is not one of this job."""
+
+    code = "result_malformed"
+
+
 class Invalid(WindlassError):
     """A value is out of range, of the wrong type or unknown."""
 
@@ -81,6 +87,18 @@ class Unauthenticated(WindlassError):
     status = 401
 
 
+class RegistrationDenied(Unauthenticated):
+    """The registration token is not the one."""
+
+    code = "registration_denied"
+
+
+class RunnerUnknown(Unauthenticated):
+    """This runner token is not valid, or no longer."""
+
+    code = "runner_unknown"
+
+
 class Forbidden(WindlassError):
     """This is not allowed."""
 
@@ -95,6 +113,12 @@ class ForeignOrigin(Forbidden):
 
 
 # --- what was asked for is not there --------------------------------------------------------------
+
+
+class CodeLinkInvalid(Forbidden):
+    """This link to a source is not valid, or no longer."""
+
+    code = "code_link_invalid"
 
 
 class NotFound(WindlassError):
@@ -120,6 +144,24 @@ class ReceiptUnknown(NotFound):
     """There is no such receipt."""
 
     code = "receipt_unknown"
+
+
+class JobNotFound(NotFound):
+    """There is no such job."""
+
+    code = "job_not_found"
+
+
+class ProblemNotFound(NotFound):
+    """There is no such problem."""
+
+    code = "problem_not_found"
+
+
+class SubmissionNotFound(NotFound):
+    """There is no such submission."""
+
+    code = "submission_not_found"
 
 
 class MethodNotAllowed(WindlassError):
@@ -170,10 +212,22 @@ class QueueInUse(Conflict):
     code = "queue_in_use"
 
 
+class ProductExists(Conflict):
+    """There is a product with this id."""
+
+    code = "product_exists"
+
+
 class ReceiptStale(Conflict):
     """The lease is over and the message lives on without it."""
 
     code = "receipt_stale"
+
+
+class JobLost(Conflict):
+    """The job is not this runner's any more."""
+
+    code = "job_lost"
 
 
 class MessageLeased(Conflict):
@@ -244,6 +298,36 @@ class StoreDamaged(StartError):
     """The database is damaged."""
 
     code = "store_damaged"
+
+
+class FilterStateRefused(StartError):
+    """The stored state of the filter cannot be used."""
+
+    code = "filter_state_refused"
+
+
+class RegistrationRefused(StartError):
+    """The server does not take this runner."""
+
+    code = "registration_refused"
+
+
+class RunnerDirLocked(StartError):
+    """Another runner uses this directory."""
+
+    code = "runner_dir_locked"
+
+
+class SandboxUnavailable(StartError):
+    """There is no sandbox on this host."""
+
+    code = "sandbox_unavailable"
+
+
+class SandboxWeak(StartError):
+    """This host cannot keep all that the sandbox promises."""
+
+    code = "sandbox_weak"
 
 
 def tree() -> list[type[WindlassError]]:

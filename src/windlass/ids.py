@@ -11,6 +11,9 @@ is 32 and 36 characters without padding, and one text means one id.
 The MAC of an id is a slice of the output of SHAKE128 (FIPS 202) over the secret, kind, queue and a block of
 64 numbers: neighbours share one hash, which makes a batch of ids cheap, and each slice is independent of the
 others, as the output of a pseudo-random function is. A receipt has a keyed BLAKE2b (RFC 7693) of its own.
+
+What is no message has an id that says what it is: two letters, an underscore, and 24 characters of base64url
+for the number (7 bytes) and a keyed BLAKE2b of letters and number (11).
 """
 
 from __future__ import annotations
@@ -33,6 +36,9 @@ _MAC = 12
 ID_LENGTH = 32
 RECEIPT_LENGTH = 36
 
+SUBMISSION = "sb"
+"""The kind of a submission's id."""
+
 
 class Ids:
     """Makes and checks ids under one secret (32 bytes)."""
@@ -45,6 +51,7 @@ class Ids:
         # Receives and sends walk through neighbouring numbers: a short memory serves both.
         self._block = lru_cache(maxsize=256)(block)
         self._receipt_key = blake2b(b"receipt", key=secret, digest_size=32).digest()
+        self._numbered_key = blake2b(b"numbered", key=secret, digest_size=32).digest()
 
     def message(self, queue: int, number: int) -> bytes:
         """The id of message `number` sent to queue number `queue`: 32 ASCII bytes."""
@@ -96,6 +103,28 @@ class Ids:
             return None
         head, low = _ID.unpack_from(raw)
         return head >> 24 & _LOW, (head & 0xFFFFFF) << 32 | low, int.from_bytes(raw[12:16])
+
+    def sign(self, text: str) -> str:
+        """A MAC of a text that this installation gives out, as 32 hexadecimal digits."""
+        return blake2b(text.encode(), key=self._numbered_key, digest_size=16).hexdigest()
+
+    def numbered(self, kind: str, number: int) -> str:
+        """The id of thing `number` of a kind (two letters, SUBMISSION for one): 27 ASCII characters."""
+        raw = number.to_bytes(7)
+        text = binascii.b2a_base64(raw + self._numbered_mac(kind, raw), newline=False).translate(_URLSAFE)
+        return f"{kind}_{text.decode('ascii')}"
+
+    def parse_numbered(self, kind: str, text: str) -> int | None:
+        """The number in an id of this kind, or None where it was never issued."""
+        if not text.startswith(f"{kind}_"):
+            return None
+        raw = _raw(text[len(kind) + 1 :], 24)
+        if raw is None or not compare_digest(raw[7:], self._numbered_mac(kind, raw[:7])):
+            return None
+        return int.from_bytes(raw[:7])
+
+    def _numbered_mac(self, kind: str, number: bytes) -> bytes:
+        return blake2b(kind.encode() + number, key=self._numbered_key, digest_size=11).digest()
 
 
 @lru_cache(maxsize=2048)

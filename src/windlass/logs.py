@@ -16,11 +16,17 @@ def configure(log_format: str, *, quiet: bool = False) -> None:
     ]
     if log_format == "json":
         final: list[structlog.typing.Processor] = [
-            structlog.processors.dict_tracebacks,
+            # Without the values of variables, which may be keys and tokens.
+            structlog.processors.ExceptionRenderer(
+                structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+            ),
             structlog.processors.JSONRenderer(),
         ]
     else:
-        final = [_message_first, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        console = structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+        )
+        final = [_message_first, console]
     structlog.configure(
         processors=[*shared, *final],
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING if quiet else logging.INFO),

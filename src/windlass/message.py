@@ -131,8 +131,47 @@ class Acknowledgement(msgspec.Struct, frozen=True, gc=False):
     """One receipt to settle, taken apart, with the outcome's JSON text if there is one."""
 
     number: int
-    delivery: int
+    delivery: int = 0
     outcome: bytes | None = None
+    holder: str | None = None
+    """Where it is named, it has to hold the lease, whichever delivery that is."""
+    tell: bool = False
+    """Keep the outcome until `Store.told`."""
+
+
+class Extension(msgspec.Struct, frozen=True, gc=False):
+    """One lease that is to go on; it is tentative no more. Times in ms."""
+
+    number: int
+    lease: int | None
+    """From now on; None: it ends when it did."""
+    delivery: int = 0
+    holder: str | None = None
+    """As of an Acknowledgement."""
+    longest: int | None = None
+    """The most that it may last, since it began."""
+
+
+class Held(msgspec.Struct, frozen=True, gc=False):
+    """A claim: a lease that began as a tentative one. Times in ms since the epoch."""
+
+    message: Message
+    holder: str
+    claim: str
+    tentative: bool
+    since: int
+
+
+class End(msgspec.Struct, frozen=True, gc=False):
+    """A message that was acknowledged with `tell`, cancelled with an outcome, or has died of a claim.
+
+    Somebody has to be told.
+    """
+
+    number: int
+    outcome: bytes | None
+    """None: it died."""
+    life: Life
 
 
 class Settled(IntEnum):

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -35,6 +35,18 @@ class Settings(BaseSettings):
         description="off: answers do not wait for the disk, and a power cut loses messages. For tests.",
     )
     body_timeout: float = Field(30, gt=0, description="Seconds in which a request's body must arrive.")
+    registration_token: SecretStr | None = Field(
+        None,
+        description="What runners register with. Unset: one for this start where only this machine can reach"
+        " the server, else none; empty: none. Without one, registration is off.",
+    )
+    runner_lease: float = Field(30, gt=0, le=43_200, description="Seconds that a job is leased to a runner.")
+    runner_heartbeat: float = Field(15, gt=0, le=86_400, description="Seconds between a runner's heartbeats.")
+    runner_poll: float = Field(3, gt=0, le=86_400, description="Seconds between a runner's polls.")
+    runner_jobs: int = Field(8, ge=1, le=10_000, description="Jobs that a runner may hold at once.")
+    failed_jobs_kept: float = Field(
+        2_592_000, gt=0, description="Seconds that a job which has failed is kept, with what it was."
+    )
     drain_timeout: float = Field(10, ge=0, description="Seconds that a stop waits for requests under way.")
 
     @classmethod

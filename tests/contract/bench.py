@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from windlass.clock import ManualClock
+from windlass.errors import ReceiptGone, ReceiptStale
 from windlass.message import (
     Acknowledgement,
+    Extension,
     Life,
     Message,
     Once,
@@ -120,7 +122,12 @@ class Bench:
         return self.run(lambda s: s.acknowledge(queue, acks))
 
     def extend(self, queue: str, message: Message, lease: int) -> int:
-        return self.run(lambda s: s.extend(queue, message.number, message.delivery, lease))
+        """When the lease ends now; raises as the HTTP route does."""
+        extension = Extension(message.number, lease, message.delivery)
+        (extended,) = self.run(lambda s: s.extend(queue, [extension]))
+        if isinstance(extended, Settled):
+            raise ReceiptGone if extended is Settled.GONE else ReceiptStale
+        return extended
 
     def release(self, queue: str, message: Message, delay: int = 0) -> None:
         self.run(lambda s: s.release(queue, message.number, message.delivery, delay))

@@ -292,6 +292,48 @@ def test_a_strange_holder_does_not_break_the_life(bench: Bench) -> None:
     assert [event.get("by") for event in life.events] == [None, 'a"b\\c\nd', None, 'a"b\\c\nd', None]
 
 
+@pytest.mark.parametrize("how", ["lease_expired", "given_back", "of a group"])
+def test_a_long_life_keeps_its_beginning_and_its_end_and_says_what_is_left_out(
+    bench: Bench, how: str
+) -> None:
+    """Planted defects: a past that stops when it is full, or loses its beginning; a gap that is not said, or
+    says a part of what is missing; one without bounds."""
+    bench.create("q")
+    bench.send("q", b"1", group="g" if how == "of a group" else None)
+    life = None
+    for n in range(1, 200):
+        (message,) = bench.receive("q", 1, 1_000, f"holder {n}")
+        if how == "given_back":
+            bench.release("q", message)
+        else:
+            bench.advance(1)
+        life = bench.find(message.number)
+        assert life is not None
+        said = sum(event.get("omitted", 1) for event in life.events)
+        assert said == 1 + 2 * n
+        assert life.events[-2]["by"] == f"holder {n}"
+        assert life.events[-1]["event"] == (how if how == "given_back" else "lease_expired")
+        assert len(life.events) < 70
+    assert life is not None
+    assert [event.get("by") for event in life.events[:5]] == [None, "holder 1", None, "holder 2", None]
+    assert [n for n, event in enumerate(life.events) if event["event"] == "omitted"] == [5]
+    bench.crash()
+    assert bench.find(message.number) == life
+
+
+def test_the_end_of_a_life_is_kept_however_long_its_events_are(bench: Bench) -> None:
+    bench.create("q")
+    bench.send("q", b"1")
+    for n in range(4):
+        (message,) = bench.receive("q", 1, 1_000, str(n) * 3_000)
+        bench.release("q", message)
+    life = bench.find(message.number)
+    assert life is not None
+    holders = [event["by"][0] for event in life.events if event.get("by")]
+    assert (holders, life.events[-1]["event"]) == (["0", "1"], "given_back")
+    assert sum(event.get("omitted", 1) for event in life.events) == 1 + 2 * 4
+
+
 def test_peek_shows_each_state_and_takes_nothing(bench: Bench) -> None:
     """Fails when a look changes what is looked at, or shows another queue's messages."""
     bench.create("q", max_deliveries=1)

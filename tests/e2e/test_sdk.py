@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
+import httpx
 import pytest
 
 from tests.harness import ServerProcess, until
@@ -409,12 +410,21 @@ def test_async_everything_at_once(server: ServerProcess) -> None:
 
 def test_async_a_cancelled_long_poll_takes_nothing_with_it(server: ServerProcess) -> None:
     async def scenario() -> None:
-        async with AsyncClient(server.url) as client:
+        async with AsyncClient(server.url) as client, httpx.AsyncClient(base_url=server.url) as http:
             await client.create_queue("async-cancel")
+
+            async def waiting() -> int:
+                found: int = (await http.get("/status")).json()["waiting"]
+                return found
+
             queue = client.queue("async-cancel")
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(0.3):
-                    await queue.receive_one(wait=30)
+            poll = asyncio.ensure_future(queue.receive_one(wait=30))
+            async with asyncio.timeout(60):
+                while not await waiting():  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+                poll.cancel()
+                while await waiting():  # noqa: ASYNC110 - until the server knows of it
+                    await asyncio.sleep(0.01)
             await queue.send("a")
             message = await queue.receive_one(wait=5)
             assert message is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -193,6 +194,57 @@ def test_a_body_that_trickles_is_cut_off_with_408(tmp_path: Path) -> None:
             assert answer.startswith(b"HTTP/1.1 408 "), answer
             assert b'"code":"request_timeout"' in answer
         assert httpx.get(server.url + "/queues/q").json()["ready"] == 0
+
+
+# --- letting runners in -----------------------------------------------------------------------------
+
+RUNNER_LINE = re.compile(r"windlass runner --server (\S+) --token ([\w-]{20,})")
+
+
+def registers(url: str, token: str) -> int:
+    body = {"registration_token": token, "name": "r"}
+    return httpx.post(url + "/runners/register", json=body).status_code
+
+
+def test_a_local_start_says_how_to_start_a_runner(tmp_path: Path) -> None:
+    """Planted defect: a token that is the same at every start, or that the server itself does not know."""
+    with ServerProcess(tmp_path / "data") as server:
+        [(url, token)] = RUNNER_LINE.findall(server.log)
+        assert url == server.url
+        assert registers(url, token) == 201
+        assert registers(url, token[:-1]) == 401
+        server.restart()
+        [_, (_, another)] = RUNNER_LINE.findall(server.log)
+        assert another != token
+        assert registers(url, token) == 401
+
+
+@pytest.mark.parametrize("token", ["", "let-me-in"])
+def test_a_registration_token_that_is_set_is_not_shown(tmp_path: Path, token: str) -> None:
+    with ServerProcess(
+        tmp_path / "data", environment={"WINDLASS_REGISTRATION_TOKEN": token}, ready_within=20
+    ) as server:
+        assert "windlass runner" not in server.log
+        assert not token or token not in server.log
+        assert registers(server.url, token) == (201 if token else 401)
+
+
+def test_registration_is_off_where_other_machines_reach_the_server(tmp_path: Path) -> None:
+    """Planted defect: a token in the log of a server that anybody can reach."""
+    ready = tmp_path / "ready"
+    process = subprocess.Popen(
+        [str(WINDLASS), "serve", "--host", "0.0.0.0", "--port", "0", "--insecure",
+         "--data-dir", str(tmp_path / "data"), "--ready-file", str(ready)],
+        env=clean_environment(), stderr=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        until(ready.exists, 20, "the ready file")
+        port = ready.read_text().rpartition(":")[2]
+        assert registers(f"http://127.0.0.1:{port}", "") == 401
+    finally:
+        process.terminate()
+        said = process.communicate(timeout=20)[1]
+    assert b"windlass runner" not in said
 
 
 # --- as an application of others --------------------------------------------------------------------

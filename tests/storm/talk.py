@@ -78,6 +78,6 @@ def assert_refuses(server: ServerProcess, *named: str) -> None:
 
 
 def database(data_dir: Path) -> Path:
-    """The one database in a data directory."""
-    (found,) = data_dir.glob("*.db")
+    """The store's database in a data directory."""
+    (found,) = data_dir.glob("windlass.db")
     return found

@@ -16,6 +16,8 @@ from tests.storm.talk import client, create, on_disk, send, send_all
 pytestmark = pytest.mark.storm
 
 HOUR = 3_600 * 10**9
+WITHIN = 20.0
+"""Seconds: much longer than what is waited for, and much shorter than an hour."""
 JUMPS = pytest.mark.parametrize("jump", [HOUR, -HOUR], ids=["forward", "back"])
 
 
@@ -53,10 +55,8 @@ def test_a_lease_ends_when_it_should(disk: Disk, http: httpx.Client, jump: int) 
     began = time.monotonic()
     assert http.post("/queues/q/receive", json={"lease": 2.5}).status_code == 200
     disk.control.clock_shift = jump
-    assert waited(http, 1)[0] == 204, "the lease ended early"
-    status, _ = waited(http, 5)
-    assert status == 200, "the lease hangs"
-    assert 2.4 < time.monotonic() - began < 4.0
+    assert waited(http, WITHIN)[0] == 200, "the lease hangs"
+    assert time.monotonic() - began > 2.4, "the lease ended early"
 
 
 @JUMPS
@@ -64,21 +64,23 @@ def test_a_lease_taken_after_the_jump_ends_when_it_should(disk: Disk, http: http
     """Planted: a deadline made with one clock and compared with the other."""
     send_all(http, ["a", "b"])
     disk.control.clock_shift = jump
+    began = time.monotonic()
     answer = http.post("/queues/q/receive", json={"lease": 1, "max": 2})
     until = answer.json()["messages"][0]["lease_until"]
     assert len(answer.json()["messages"]) == 2
-    assert waited(http, 0.5)[0] == 204
-    assert waited(http, 5)[0] == 200
+    assert waited(http, WITHIN)[0] == 200, "the lease hangs"
+    assert time.monotonic() - began > 0.9, "the lease ended early"
     assert until.endswith("Z")
 
 
 @JUMPS
 def test_a_delay_ends_when_it_should(disk: Disk, http: httpx.Client, jump: int) -> None:
     """Planted: delays that follow the wall clock."""
+    began = time.monotonic()
     assert send(http, "a", delay=2).status_code == 201
     disk.control.clock_shift = jump
-    assert waited(http, 1)[0] == 204, "the delay ended early"
-    assert waited(http, 5)[0] == 200, "the delay hangs"
+    assert waited(http, WITHIN)[0] == 200, "the delay hangs"
+    assert time.monotonic() - began > 1.9, "the delay ended early"
 
 
 @JUMPS
@@ -87,7 +89,7 @@ def test_a_long_poll_ends_when_it_should(disk: Disk, http: httpx.Client, jump: i
     disk.control.clock_shift = jump
     status, seconds = waited(http, 1)
     assert status == 204
-    assert 0.9 < seconds < 3
+    assert 0.9 < seconds < WITHIN
 
 
 def test_a_message_with_a_ttl_lives_through_a_jump_forward(disk: Disk, http: httpx.Client) -> None:
@@ -109,7 +111,7 @@ def test_a_lease_survives_a_restart_and_a_jump_back(
     server.kill()
     disk.control.clock_shift = -HOUR
     server.start()
-    assert waited(http, 10)[0] == 200, "the lease hangs after the restart"
+    assert waited(http, WITHIN)[0] == 200, "the lease hangs after the restart"
 
 
 def test_a_lease_survives_a_restart(server: ServerProcess, http: httpx.Client) -> None:

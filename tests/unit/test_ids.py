@@ -61,3 +61,32 @@ def test_secrets_and_kinds_do_not_mix() -> None:
     assert Ids(b"j" * 32).parse_receipt(IDS.receipt(1, 2, 3)) is None
     assert len({IDS.message(q, n) for q in range(20) for n in range(20)}) == 400
     assert IDS.parse_message(IDS.receipt(1, 2, 3)[:ID_LENGTH]) is None
+
+
+kinds = st.sampled_from(["sb", "jb", "rn"])
+
+
+@given(kinds, numbers)
+def test_a_numbered_id_comes_back_as_its_own_kind_alone(kind: str, number: int) -> None:
+    """Fails when the kind is not under the MAC, so that a submission's number opens a job."""
+    text = IDS.numbered(kind, number)
+    assert re.fullmatch(r"[a-z]{2}_[A-Za-z0-9_-]{24}", text)
+    assert IDS.parse_numbered(kind, text) == number
+    assert Ids(b"j" * 32).parse_numbered(kind, text) is None
+    for other in {"sb", "jb", "rn"} - {kind}:
+        assert IDS.parse_numbered(other, text) is None
+        assert IDS.parse_numbered(other, other + text[2:]) is None
+
+
+@given(numbers, st.data())
+def test_a_changed_letter_of_a_numbered_id_is_found(number: int, data: st.DataObject) -> None:
+    text = IDS.numbered("sb", number)
+    at = data.draw(st.integers(0, len(text) - 1))
+    letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_+/= \n\u00e9"
+    letter = data.draw(st.sampled_from(letters).filter(text[at].__ne__))
+    assert IDS.parse_numbered("sb", text[:at] + letter + text[at + 1 :]) is None
+
+
+@pytest.mark.parametrize("text", ["", "sb_", "sb", "sb_" + "A" * 24, "sb_" + "\u00e9" * 24, "\0" * 27])
+def test_other_texts_are_no_numbered_ids(text: str) -> None:
+    assert IDS.parse_numbered("sb", text) is None

@@ -21,6 +21,10 @@ WRONG = [
     ("server/__init__.py", "from windlass import cli", "windlass.server -> windlass.cli"),
     ("server/__init__.py", "from windlass import client", "windlass.server -> windlass.client"),
     ("server/__init__.py", "from windlass.store import sqlite", "windlass.server -> windlass.store.sqlite"),
+    ("guard/__init__.py", "from windlass import ids", "windlass.guard -> windlass.ids"),
+    ("guard/__init__.py", "from windlass import catalogue", "windlass.guard -> windlass.catalogue"),
+    ("catalogue/__init__.py", "from windlass import judge", "windlass.catalogue -> windlass.judge"),
+    ("runner/__init__.py", "from windlass import server", "windlass.runner -> windlass.server"),
     ("torture/__init__.py", "from windlass import store", "windlass.torture -> windlass.store"),
 ]
 

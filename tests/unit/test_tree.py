@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 # examples, names without a dot, and identifiers that look like addresses but are never opened.
 HOSTS = re.compile(
     r"[a-z0-9-]+|(?:127|10)\.\d+\.\d+\.\d+|0\.0\.0\.0|192\.0\.2\.\d+"
-    r"|(?:[a-z0-9-]+\.)*example(?:\.(?:com|org|net))?|(?:[a-z0-9-]+\.)+(?:test|internal)"
+    r"|(?:[a-z0-9-]+\.)*example(?:\.(?:com|org|net))?|(?:[a-z0-9-]+\.)+(?:test|internal|invalid)"
     r"|www\.w3\.org|www\.rfc-editor\.org|json-schema\.org|keepachangelog\.com|semver\.org"
 )
 URL = re.compile(r"\b(?:https?|wss?|git|ssh|ftp)://(?:[^\s/@\"'`]+@)?([A-Za-z0-9.-]*[A-Za-z0-9])")
@@ -53,7 +53,8 @@ def test_only_known_hosts_are_named() -> None:
 
 
 def test_nothing_outside_the_repository_is_named() -> None:
-    assert [(where, line) for where, line in LINES if OUTSIDE.search(line)] == []
+    images = "deploy/Dockerfile:"  # what it names is inside of what it makes
+    assert [each for each in LINES if OUTSIDE.search(each[1]) and not each[0].startswith(images)] == []
 
 
 def test_the_locks_name_no_index() -> None:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import uvloop
 
-from bench.api import content
+from bench.api import complete, content
 from bench.processes import BenchmarkError
 from bench.results import Options, Result, begin, finish
 from bench.servers import Windlass, windlass
@@ -54,15 +54,6 @@ class Waiter(asyncio.Protocol):
             raise BenchmarkError(f"a waiter was answered {self.answer[:200]!r}")
         message: dict[str, Any] = json.loads(body)
         return message
-
-
-def complete(answer: bytes) -> bool:
-    """Whether an HTTP answer is there to its last byte."""
-    head, blank, body = answer.partition(b"\r\n\r\n")
-    if not blank:
-        return False
-    _, named, rest = head.lower().partition(b"\r\ncontent-length:")
-    return not named or len(body) >= int(rest.split(b"\r\n")[0])
 
 
 def run(options: Options) -> None:

@@ -15,7 +15,18 @@ from bench.processes import scratch_directory
 from bench.results import Options, begin, finish
 from bench.servers import BENCH_ROOT, windlass
 
-LOADS = (("send", 1), ("receive", 1), ("lease_ack", 1), ("send_batch", 100), ("receive_batch", 100))
+QUEUES = 10_000
+# Operation, messages a request, queues (0: one).
+LOADS = (
+    ("send", 1, 0),
+    ("receive", 1, 0),
+    ("lease_ack", 1, 0),
+    ("send_batch", 100, 0),
+    ("receive_batch", 100, 0),
+    ("send", 1, QUEUES),
+    ("receive", 1, QUEUES),
+    ("lease_ack", 1, QUEUES),
+)
 _LEAST = 0.02
 """Statements that took less of the whole than this are left out."""
 
@@ -23,9 +34,10 @@ _LEAST = 0.02
 def run(options: Options) -> None:
     result = begin("profile", options)
     connections = options.connections[0]
-    for operation, batch in LOADS:
+    for operation, batch, queues in LOADS:
         if not options.wants(operation):
             continue
+        title = f"{operation}, {queues:,} queues" if queues else operation
         for round_ in range(1, options.rounds + 1):
             with scratch_directory(options.scratch, "profile") as directory:
                 report, program = directory / "report.json", directory / "windlass"
@@ -34,15 +46,22 @@ def run(options: Options) -> None:
                 program.write_text(f'#!/bin/sh\nPYTHONPATH={root} exec {shlex.join(words)} "$@"\n')
                 program.chmod(0o755)
                 with windlass(program, options.scratch) as server:
-                    found = measure(server, operation, options, connections=connections, batch=batch)
+                    if queues:
+                        names = [f"bench-{index}" for index in range(queues)]
+                        server.api.fill_each(names, 1, create=True)
+                    found = measure(
+                        server, operation, options, connections=connections, queues=queues, batch=batch
+                    )
                 kind = "sending" if operation.startswith("send") else "others"
                 spent = json.loads(report.read_text(encoding="utf-8"))[kind]
             commits, wall, _ = spent["all"]
-            result.units[operation] = "requests/s"
-            result.add(operation, "answered", round_, found.rate, **found.details)
+            result.units[title] = "requests/s"
+            result.add(title, "answered", round_, found.rate, **found.details)
+            result.units[f"{title}: pages"] = "pages/commit"
+            result.add(f"{title}: pages", "written", round_, spent.pop("pages")[0] / commits)
             for name, (count, elapsed, processor) in sorted(spent.items(), key=lambda item: -item[1][1]):
                 if elapsed >= _LEAST * wall:
-                    metric = f"{operation}: {'a commit' if name == 'all' else name}"
+                    metric = f"{title}: {'a commit' if name == 'all' else name}"
                     result.units[metric] = "us/commit"
                     result.add(metric, "wall", round_, elapsed * 1e6 / commits, count=count)
                     result.add(metric, "processor", round_, processor * 1e6 / commits, count=count)

@@ -7,11 +7,27 @@ from typing import Annotated
 import typer
 
 from windlass import __version__
-from windlass.cli import key, queue, receive, send, serve, status, torture
+from windlass.cli import (
+    doctor,
+    job,
+    jobs,
+    key,
+    problem,
+    queue,
+    receive,
+    runner,
+    runners,
+    send,
+    serve,
+    status,
+    submission,
+    submit,
+    torture,
+)
 
 app = typer.Typer(
     name="windlass",
-    help="A self-hosted work server: durable queues over plain HTTP.",
+    help="A self-hosted work server: durable queues over plain HTTP, jobs for runners, a judge.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -35,12 +51,20 @@ def _windlass(
 
 
 app.command()(serve.serve)
+app.command()(runner.runner)
 app.add_typer(key.app, name="key")
 app.command()(send.send)
 app.command()(receive.receive)
 app.command()(status.status)
 app.add_typer(queue.app, name="queue")
+app.add_typer(problem.app, name="problem")
+app.command()(submit.submit)
+app.add_typer(submission.app, name="submission")
+app.command()(jobs.jobs)
+app.add_typer(job.app, name="job")
+app.command()(runners.runners)
 app.command()(torture.torture)
+app.command()(doctor.doctor)
 
 
 def main() -> None:

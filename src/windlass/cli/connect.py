@@ -124,6 +124,13 @@ def _how_to_start(server: str) -> str:
     return "Is a server running there? The address is from --server or WINDLASS_URL."
 
 
+_WHERE_TO_LOOK = {
+    "problem_not_found": "windlass problem list",
+    "submission_not_found": "windlass submission list",
+    "job_not_found": "windlass jobs",
+}
+
+
 def advice(error: WindlassError, server: str) -> tuple[str, str]:
     """What went wrong, in a sentence, and what may help."""
     text = str(error)
@@ -149,6 +156,8 @@ def advice(error: WindlassError, server: str) -> tuple[str, str]:
             return text, "Detach it first: windlass queue update OTHER --dead-letter none"
         case errors.QueueFull():
             return text, "Wait for consumers, or allow more: windlass queue update NAME --max-length N"
+        case errors.NotFound() if error.code in _WHERE_TO_LOOK:
+            return text, f"See what there is: {_WHERE_TO_LOOK[error.code]}"
         case errors.ServerFailed():
             return text, "The server is in trouble; its log says more."
         case _:

@@ -99,6 +99,15 @@ def number(value: int | None) -> str:
     return "-" if value is None else f"{value:,}"
 
 
+def shown(text: str, *, lines: bool = False) -> str:
+    """Text of others for a terminal: what is not printable, escape sequences above all, becomes visible.
+
+    With `lines`, line breaks and tabs stay.
+    """
+    kept = "\n\t" if lines else ""
+    return "".join(c if c.isprintable() or c in kept else c.encode("unicode_escape").decode() for c in text)
+
+
 def note(text: str) -> None:
     """A remark for the person at the terminal; kept off stdout."""
     sys.stdout.flush()

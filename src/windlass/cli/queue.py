@@ -272,7 +272,7 @@ def purge(
       windlass queue purge orders --yes
     """
     with connect(server, key) as client:
-        _confirm(yes, f"Remove all messages of {name}? They cannot be brought back.")
+        confirm(yes, f"Remove all messages of {name}? They cannot be brought back.")
         purged = client.queue(name).purge()
         if json:
             print_json({"purged": purged})
@@ -350,7 +350,7 @@ def delete(
       windlass queue delete orders --yes
     """
     with connect(server, key) as client:
-        _confirm(yes, f"Delete {name} and all its messages? They cannot be brought back.")
+        confirm(yes, f"Delete {name} and all its messages? They cannot be brought back.")
         client.queue(name).delete()
         if json:
             print_json({"deleted": name})
@@ -358,7 +358,7 @@ def delete(
             print(f"{name} deleted")
 
 
-def _confirm(yes: bool, question: str) -> None:
+def confirm(yes: bool, question: str) -> None:
     """Ask on a terminal; where nobody can answer, --yes is required."""
     if yes:
         return

@@ -35,13 +35,31 @@ def serve(
             envvar="WINDLASS_CONFIG",
         ),
     ] = None,
+    registration_token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKEN",
+            help="What runners register with [default: a fresh one, shown at the start; none where other"
+            " machines can reach the server]. Others on this machine can see options: rather set"
+            " WINDLASS_REGISTRATION_TOKEN.",
+        ),
+    ] = None,
+    runner_jobs: Annotated[
+        int | None, typer.Option(metavar="N", help="Jobs that a runner may hold at once [default: 8].")
+    ] = None,
     synchronous: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the server until it is told to stop (SIGTERM, Ctrl-C).
 
     Options win over WINDLASS_* variables (WINDLASS_PORT=9000), and those over the TOML file.
 
-    Example: windlass serve --data-dir /var/lib/windlass --port 8000
+    A start on this machine alone says how to start a runner beside it. For runners on other machines, set a
+    registration token and an API key, and listen on an address that they reach.
+
+    \b
+    Examples:
+      windlass serve --data-dir /var/lib/windlass --port 8000
+      WINDLASS_REGISTRATION_TOKEN=$(cat token) windlass serve --host 10.0.0.5
     """
     import os
 
@@ -56,6 +74,8 @@ def serve(
             data_dir=data_dir,
             log_format=log_format,
             insecure=insecure,
+            registration_token=registration_token,
+            runner_jobs=runner_jobs,
             synchronous=synchronous,
         )
         logs.configure(wanted.log_format)

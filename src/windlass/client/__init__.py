@@ -10,7 +10,9 @@
             with message:
                 print(message.content)
 
-`AsyncClient` is the same with `await`. Errors are in `windlass.client.errors`, all under `WindlassError`.
+`AsyncClient` is the same with `await`, for queues; `client.jobs` and `client.judge` are for blocking code
+alone.
+Errors are in `windlass.client.errors`, all under `WindlassError`.
 """
 
 from windlass.client.async_client import AsyncClient

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+import uuid
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, NamedTuple, TypeVar
 
@@ -12,6 +13,8 @@ from windlass.client.errors import BadAnswer
 
 T = TypeVar("T")
 
+_CHUNK = 64 * 1024
+
 
 class Answer(NamedTuple):
     """What came back, whole. Header names are in lower case."""
@@ -19,6 +22,50 @@ class Answer(NamedTuple):
     status: int
     headers: Mapping[str, str]
     body: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Form:
+    """A body of small fields and one file (multipart/form-data, RFC 7578).
+
+    `sent` is called with the number of bytes of the file that went out since its last call.
+    """
+
+    fields: Mapping[str, bytes]
+    file: str
+    """The name of the file's part."""
+    content: bytes
+    sent: Callable[[int], None] | None = None
+    boundary: str = field(default_factory=lambda: uuid.uuid4().hex)  # in no file but by a wonder
+
+    @property
+    def media_type(self) -> str:
+        return f"multipart/form-data; boundary={self.boundary}"
+
+    def _frame(self) -> tuple[bytes, bytes]:
+        """What comes before the file, and what after it."""
+        dash = f"--{self.boundary}\r\n".encode()
+        head = b"".join(
+            b'%bContent-Disposition: form-data; name="%b"\r\n\r\n%b\r\n' % (dash, name.encode(), value)
+            for name, value in self.fields.items()
+        )
+        name = self.file.encode()
+        head += b'%bContent-Disposition: form-data; name="%b"; filename="%b"\r\n' % (dash, name, name)
+        head += b"Content-Type: application/octet-stream\r\n\r\n"
+        return head, f"\r\n--{self.boundary}--\r\n".encode()
+
+    def __len__(self) -> int:
+        return len(self.content) + sum(map(len, self._frame()))
+
+    def __iter__(self) -> Iterator[bytes]:
+        head, tail = self._frame()
+        yield head
+        for start in range(0, len(self.content), _CHUNK):
+            chunk = self.content[start : start + _CHUNK]
+            yield chunk
+            if self.sent is not None:
+                self.sent(len(chunk))
+        yield tail
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,11 +78,11 @@ class Call(Generic[T]):
     `done_on_repeat`: those that mean it only when an earlier try may have got through.
     """
 
-    method: Literal["GET", "POST", "PATCH", "DELETE"]
+    method: Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
     path: str
     parse: Callable[[Answer], T]
     query: Mapping[str, str] = field(default_factory=dict)
-    body: str | None = None
+    body: str | Form | None = None
     repeatable: bool = False
     hold: float = 0.0
     key: str | None = None

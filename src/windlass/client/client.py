@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, Unpack
 
 from windlass.client import calls, transport
-from windlass.client.call import Answer, Call, Plan
-from windlass.client.errors import WindlassError
+from windlass.client.call import Answer, Call, Plan, nothing
+from windlass.client.errors import AnswerLost, WindlassError, from_answer
+from windlass.client.events import ServerEvent, read_events
 from windlass.client.extender import Extender
 from windlass.client.lease import Leased
 from windlass.client.queue import Queue
 from windlass.client.retry import Attempts, Retry
 from windlass.client.values import QueueInfo, QueueSettings, ServerStatus
+from windlass.client.work import Jobs, Judge
 
 if TYPE_CHECKING:
     import httpx
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 log = logging.getLogger("windlass.client")
+
+SILENCE = 15.0
+"""Seconds after which the server says, in a stream of events, that it is still there."""
 
 
 class Client:
@@ -63,6 +68,10 @@ class Client:
         self._clock: Callable[[], float] = time.monotonic
         self.extender = Extender(self._extend, clock=lambda: self._clock())
         """Keeps the leases of messages under work alive."""
+        self.jobs = Jobs(self)
+        """Commands for runners."""
+        self.judge = Judge(self)
+        """Problems and submissions."""
 
     def queue(self, name: str) -> Queue:
         """The queue of this name. Asks nothing of the server yet."""
@@ -119,6 +128,49 @@ class Client:
             value: T = end.value
             return value
 
+    def _events(self, path: str, over: Callable[[], bool]) -> Iterator[ServerEvent]:
+        """The server-sent events at `path` until `over`, which is asked whenever the stream has ended.
+
+        A broken stream is asked for again behind its last event, by the same rules as a call that may be
+        repeated; each event begins them anew.
+        """
+        last = ""
+        attempts = self._attempts(path)
+        while True:
+            try:
+                for event in self._stream(path, last):
+                    last = event.id or last
+                    attempts = self._attempts(path)
+                    yield event
+                if over():
+                    return
+                raise AnswerLost(f"{self.url} ended the stream of events")
+            except WindlassError as error:
+                pause = attempts.pause_after(error)
+                log.info("trying again: %s", error)
+            self._sleep(pause)
+
+    def _attempts(self, path: str) -> Attempts[None]:
+        return Attempts(
+            Call(method="GET", path=path, parse=nothing, repeatable=True), self.retry, self._clock
+        )
+
+    def _stream(self, path: str, last: str) -> Iterator[ServerEvent]:
+        """The events of one connection."""
+        import httpx
+
+        headers = {"accept": "text/event-stream"} | ({"last-event-id": last} if last else {})
+        timeout = httpx.Timeout(self.timeout, read=self.timeout + SILENCE)
+        try:
+            with self._http.stream("GET", path, headers=headers, timeout=timeout) as response:
+                if response.status_code != httpx.codes.OK:
+                    response.read()
+                if response.status_code not in (httpx.codes.OK, httpx.codes.NO_CONTENT):
+                    raise from_answer(response.status_code, response.headers, response.content)
+                yield from read_events(_lines(response))
+        except httpx.HTTPError as error:
+            raise transport.connection_error(error, self.url) from error
+
     def _send(self, call: Call[Any], seconds: float) -> Answer:
         import httpx
 
@@ -133,3 +185,11 @@ class Client:
         call = calls.extend(message.queue_name, message.receipt, message.lease_seconds)
         answer = self._send(call, max(1.0, min(self.timeout, message.lease_seconds / 3)))
         return Attempts(call, self.retry).read(answer)
+
+
+def _lines(response: httpx.Response) -> Iterator[str]:
+    """The lines of a stream, whose ends are line feeds alone: JSON may hold other line breaks as they are."""
+    tail = ""
+    for text in response.iter_text():
+        *whole, tail = (tail + text).split("\n")
+        yield from whole

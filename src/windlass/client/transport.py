@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from windlass import __version__
-from windlass.client.call import Answer, Call
+from windlass.client.call import Answer, Call, Form
 from windlass.client.errors import AnswerLost, BadAnswer, NotSent, Unreachable, WindlassError
 
 if TYPE_CHECKING:
@@ -43,8 +43,13 @@ def request(client: httpx.Client | httpx.AsyncClient, call: Call[Any], timeout: 
     """The httpx request of `call`; the time it may be held on purpose comes on top of `timeout`."""
     import httpx
 
-    extra = {}
-    if call.body is not None:
+    extra: dict[str, str] = {}
+    content: bytes | Form | None = None
+    if isinstance(call.body, Form):
+        content = call.body
+        extra |= {"content-type": content.media_type, "content-length": str(len(content))}
+    elif call.body is not None:
+        content = call.body.encode()
         extra["content-type"] = "application/json"
     if call.key is not None:
         extra["idempotency-key"] = call.key
@@ -53,7 +58,7 @@ def request(client: httpx.Client | httpx.AsyncClient, call: Call[Any], timeout: 
             call.method,
             call.path,
             params=call.query or None,
-            content=call.body.encode() if call.body is not None else None,
+            content=content,
             headers=extra,
             timeout=httpx.Timeout(timeout, read=timeout + call.hold),
         )

@@ -1,28 +1,34 @@
-"""Test data: a zip of `TTCC.in` and `TTCC.out` (digits of task, digits of case), read without trusting it."""
+"""Test data: a zip of `TTCC.in` and `TTCC.out` (digits of task, digits of case), read without trusting it.
+
+Besides, it may have `checker.cpp`, which judges outputs, and `interactor.cpp`, which talks with the program.
+"""
 
 from __future__ import annotations
 
 import os
 import re
-import stat
-import zipfile
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
 import msgspec
 
-from windlass.errors import Invalid, TooLarge
+from windlass.errors import Invalid
+from windlass.judge.archive import Archive
 
 MAX_FILE = 256 * 1024 * 1024
 """Bytes of one file, unpacked."""
 MAX_ALL = 1024 * 1024 * 1024
 """Bytes of all files together, unpacked."""
+MAX_PROGRAM = 1024 * 1024
+"""Bytes of a checker's or an interactor's source."""
+
+CHECKER = "checker.cpp"
+INTERACTOR = "interactor.cpp"
+PROGRAMS = (CHECKER, INTERACTOR)
+"""The names of the programs that test data may bring, exactly."""
 
 _NAME = re.compile(r"(\d\d)(\d\d)\.(in|out)\Z", re.ASCII)
-_CHUNK = 1024 * 1024
-_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _FIELD = "testdata"
 
 
@@ -47,7 +53,13 @@ def cases_of(archive: IO[bytes] | Path, counts: Sequence[int] | None = None) -> 
     Looks at the directory of the archive alone. Raises Invalid or TooLarge with what is wrong and where.
     """
     with _opened(archive) as opened:
-        return _cases(_members(opened), counts)
+        return _cases(opened.names(), counts)
+
+
+def programs_of(archive: IO[bytes] | Path) -> list[str]:
+    """Which of PROGRAMS an archive has. Raises as cases_of."""
+    with _opened(archive) as opened:
+        return sorted(set(PROGRAMS) & set(opened.names()))
 
 
 def unpack(archive: IO[bytes] | Path, directory: Path, counts: Sequence[int] | None = None) -> list[Case]:
@@ -56,57 +68,40 @@ def unpack(archive: IO[bytes] | Path, directory: Path, counts: Sequence[int] | N
     Nothing that the archive says is believed: sizes are counted while they are read.
     """
     with _opened(archive) as opened:
-        members = _members(opened)
-        cases = _cases(members, counts)
-        room = MAX_ALL
-        for member in members:
+        cases = _cases(opened.names(), counts)
+        for name in opened.names():
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-            with os.fdopen(os.open(directory / member.filename, flags, 0o644), "wb") as file:
-                for chunk in _content(opened, member):
-                    room -= len(chunk)
-                    if room < 0 or file.tell() + len(chunk) > MAX_FILE:
-                        raise _too_large(member.filename)
+            with os.fdopen(os.open(directory / name, flags, 0o644), "wb") as file:
+                for chunk in opened.chunks(name):
                     file.write(chunk)
     return cases
 
 
-def _opened(archive: IO[bytes] | Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(archive)
-    except (zipfile.BadZipFile, NotImplementedError, ValueError, EOFError) as error:
-        raise Invalid(f"The test data is no zip: {error}.", field=_FIELD) from None
+def _opened(archive: IO[bytes] | Path) -> Archive:
+    return Archive(
+        archive,
+        field=_FIELD,
+        room=_room,
+        room_for_all=MAX_ALL,
+        what="test data",
+        use=f"files TTCC.in and TTCC.out, and {' and '.join(PROGRAMS)} where the problem has them",
+    )
 
 
-def _members(opened: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
-    """The archive's files, each of which may be there."""
-    seen: set[str] = set()
-    total = 0
-    members = opened.infolist()
-    for member in members:
-        name = member.filename
-        shown = repr(name[:60])
-        kind = stat.S_IFMT(member.external_attr >> 16)
-        if not _NAME.match(name) or kind not in (0, stat.S_IFREG):
-            raise Invalid(f"{shown} has no place in test data: use files TTCC.in and TTCC.out.", field=_FIELD)
-        if name in seen:
-            raise Invalid(f"{shown} is there twice.", field=_FIELD)
-        if member.flag_bits & 1 or member.compress_type not in _PLAIN:
-            raise Invalid(f"{shown} is encrypted or packed in an unusual way.", field=_FIELD)
-        seen.add(name)
-        total += member.file_size
-        if member.file_size > MAX_FILE or total > MAX_ALL:
-            raise _too_large(name)
-    return members
+def _room(name: str) -> int:
+    if name in PROGRAMS:
+        return MAX_PROGRAM
+    return MAX_FILE if _NAME.match(name) else 0
 
 
-def _cases(members: Sequence[zipfile.ZipInfo], counts: Sequence[int] | None) -> list[Case]:
-    names = {member.filename for member in members}
-    cases = sorted({Case(int(name[:2]), int(name[2:4])) for name in names})
+def _cases(names: Sequence[str], counts: Sequence[int] | None) -> list[Case]:
+    files = {name for name in names if name not in PROGRAMS}
+    cases = sorted({Case(int(name[:2]), int(name[2:4])) for name in files})
     if not cases:
         raise Invalid("The test data has no case: nothing could be judged by it.", field=_FIELD)
     for case in cases:
         for name in (case.input, case.expected):
-            if name not in names:
+            if name not in files:
                 raise Invalid(f"{name} is missing.", field=_FIELD)
     found = [0] * cases[-1].task
     for case in cases:
@@ -120,19 +115,3 @@ def _cases(members: Sequence[zipfile.ZipInfo], counts: Sequence[int] | None) -> 
             f"The test data has {found} cases in its tasks, the problem says {list(counts)}.", field=_FIELD
         )
     return cases
-
-
-def _content(opened: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
-    try:
-        with opened.open(member) as file:
-            while chunk := file.read(_CHUNK):
-                yield chunk
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise Invalid(f"{member.filename} cannot be unpacked: {error}.", field=_FIELD) from None
-
-
-def _too_large(name: str) -> TooLarge:
-    return TooLarge(
-        f"With {name} the test data is too large: {MAX_FILE >> 20} MiB a file, {MAX_ALL >> 20} MiB in all.",
-        field=_FIELD,
-    )

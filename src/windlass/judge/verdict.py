@@ -97,6 +97,6 @@ def score(points: float, statuses: Sequence[Status], *, partial: bool) -> float:
     if not statuses:
         return 0.0
     accepted = sum(status is Status.ACCEPTED for status in statuses)
-    if partial:
-        return points * accepted / len(statuses)
-    return points if accepted == len(statuses) else 0.0
+    if accepted == len(statuses):
+        return points  # not by way of a fraction, which may round
+    return points * accepted / len(statuses) if partial else 0.0

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Awaitable, Iterable, Mapping
-from typing import Any, cast
+from collections.abc import Awaitable, Mapping
+from typing import Any
 
 from windlass.clock import Clock
 from windlass.errors import MessageGone
@@ -14,6 +13,7 @@ from windlass.message import Life, Message, QueueInfo, State
 from windlass.queues import rules
 from windlass.queues.reaper import Reaper
 from windlass.queues.waiting import Lines
+from windlass.queues.watching import Watches
 from windlass.store import Caller, Changes, Store
 
 _LIVING = frozenset(state.name.lower() for state in State)
@@ -28,21 +28,14 @@ class Queues:
         self.ids = Ids(store.secret)
         self.lines = Lines()
         self.reaper = Reaper(store, clock)
-        self._ends: dict[int, set[asyncio.Future[None]]] = {}
-        self._stopping = False
+        self.ends = Watches()
+        """Of messages that shall end."""
         store.listen(self._changed)
 
     def _changed(self, changes: Changes) -> None:
         for name, amount in changes.ready.items():
             self.lines.wake(name, amount)
-        if self._ends:
-            for number in changes.ended:
-                self._ended(self._ends.pop(number, ()))
-
-    def _ended(self, waiting: Iterable[asyncio.Future[None]]) -> None:
-        for future in tuple(waiting):
-            with contextlib.suppress(RuntimeError):  # its loop is closed: nobody waits there any more
-                future.get_loop().call_soon_threadsafe(_finish, future)
+        self.ends.tell(changes.ended)
 
     # --- queues -----------------------------------------------------------------------------------
 
@@ -59,14 +52,14 @@ class Queues:
     async def purge(self, name: str) -> int:
         rules.check_own(name)
         purged = await self.store.purge(name)
-        self._look_again()  # a purge names no messages: it is a mark
+        self.ends.tell_all()  # a purge names no messages: it is a mark
         return purged
 
     async def delete(self, name: str) -> None:
         rules.check_own(name)
         await self.store.delete_queue(name)
         self.lines.wake_all(name)
-        self._look_again()
+        self.ends.tell_all()
 
     # --- messages ---------------------------------------------------------------------------------
 
@@ -81,32 +74,19 @@ class Queues:
         gone: asyncio.Future[None] | None = None,
     ) -> Awaitable[list[Message]]:
         """Receive, waiting up to `wait` seconds for the first message; nobody in line is overtaken."""
+
+        def receive() -> Awaitable[list[Message]]:
+            return self.store.receive(queue, limit, lease, holder, caller)
+
         if wait:
-            return self._wait(queue, limit, lease, wait, holder, caller, gone)
+            self.store.queue_number(queue)  # to wait for what will never be is an error
+            self.reaper.start()
+            return self.lines.wait(queue, wait, lambda: asyncio.ensure_future(receive()), gone)
         if self.lines.idle(queue):
             nothing: asyncio.Future[list[Message]] = asyncio.get_running_loop().create_future()
             nothing.set_result([])
             return nothing
-        return self.store.receive(queue, limit, lease, holder, caller)
-
-    async def _wait(
-        self,
-        queue: str,
-        limit: int,
-        lease: int | None,
-        wait: float,
-        holder: str,
-        caller: Caller | None,
-        gone: asyncio.Future[None] | None,
-    ) -> list[Message]:
-        self.store.queue_number(queue)  # to wait for what will never be is an error
-        self.reaper.start()
-
-        def attempt() -> asyncio.Future[list[Message]]:
-            received = self.store.receive(queue, limit, lease, holder, caller)
-            return cast("asyncio.Future[list[Message]]", asyncio.ensure_future(received))
-
-        return await self.lines.wait(queue, wait, attempt, gone)
+        return receive()
 
     async def life(self, number: int, wait: float, gone: asyncio.Future[None] | None = None) -> Life:
         """A message's life; with `wait`, once it has ended or the seconds are over. Raises MessageGone."""
@@ -116,38 +96,14 @@ class Queues:
         return life
 
     async def _end(self, number: int, wait: float, gone: asyncio.Future[None] | None) -> Life | None:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait
         self.reaper.start()
-        while True:
-            ended: asyncio.Future[None] = loop.create_future()
-            self._ends.setdefault(number, set()).add(ended)  # before the look, or an end may slip through
-            try:
-                life = await self.store.find(number)
-                left = deadline - loop.time()
-                hung_up = gone is not None and gone.done()
-                if life is None or life.state not in _LIVING or left <= 0 or hung_up or self._stopping:
-                    return life
-                others = (gone,) if gone is not None else ()
-                await asyncio.wait((ended, *others), timeout=left, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                waiting = self._ends.get(number, set())
-                waiting.discard(ended)
-                if not waiting:
-                    self._ends.pop(number, None)
+        return await self.ends.until(number, lambda: self.store.find(number), _ended, wait, gone)
 
     def release_waiters(self) -> None:
         """Answer everybody who waits, now: the server stops."""
-        self._stopping = True
         self.lines.stop()
-        self._look_again()
-
-    def _look_again(self) -> None:
-        """Whoever waits for a message's end looks at it once more."""
-        for waiting in tuple(self._ends.values()):
-            self._ended(waiting)
+        self.ends.stop()
 
 
-def _finish(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
+def _ended(life: Life | None) -> bool:
+    return life is None or life.state not in _LIVING

@@ -97,6 +97,10 @@ class Lines:
     def __len__(self) -> int:
         return sum(map(len, self._lines.values()))
 
+    def waiting(self, queue: str) -> int:
+        """How many stand in a line."""
+        return len(self._lines.get(queue, ()))
+
     def idle(self, queue: str) -> bool:
         """True while somebody waits here idly: whatever comes next is theirs."""
         line = self._lines.get(queue)

@@ -5,43 +5,65 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 
 from windlass import __version__
 from windlass.clock import Clock, SystemClock
+from windlass.dispatch import Dispatch
+from windlass.dispatch.service import Timing
 from windlass.errors import (
     BadRequest,
     Invalid,
     MethodNotAllowed,
     NotFound,
+    RunnerUnknown,
     StoreClosed,
+    Unauthenticated,
     WindlassError,
 )
+from windlass.judge.dispatching import Jobs
+from windlass.judge.jobs import Dispatch as JudgeDispatch
+from windlass.judge.service import Judge
 from windlass.queues import Queues
-from windlass.server import docs_page, problems, queue_admin, queue_docs, status_api
-from windlass.server.auth import Door
+from windlass.server import (
+    docs_page,
+    job_api,
+    job_docs,
+    judge_api,
+    judge_bodies,
+    problems,
+    queue_admin,
+    queue_docs,
+    runner_api,
+    runner_docs,
+    status_api,
+)
+from windlass.server.auth import STRANGER, Door, Principal
 from windlass.server.body import Reading, check_json
+from windlass.server.job_api import JobApi
 from windlass.server.lane import (
-    LOOKED_AT,
     AsgiClient,
     Lane,
     ReceiveEvent,
-    Route,
     Scope,
     SendEvent,
     fault,
     head_of,
+    looked_at,
 )
 from windlass.server.lane import (
     Request as HotRequest,
 )
 from windlass.server.queue_api import QueueApi
+from windlass.server.runner_api import RunnerApi
 from windlass.settings import Settings
 from windlass.store import Store, open_store
 
@@ -54,9 +76,17 @@ _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 class Windlass:
     """The ASGI application. The lean lane for hot routes is here; all else goes to FastAPI."""
 
-    def __init__(self, settings: Settings, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        clock: Clock | None = None,
+        *,
+        jobs: Callable[[Dispatch], JudgeDispatch] = Jobs,
+    ) -> None:
+        """`jobs` makes what gives the judge's jobs to the dispatch."""
         self.settings = settings
         self._clock = clock or SystemClock()
+        self._jobs = jobs
         self.opened = False
         self._stopping = False
         self._opening = threading.Lock()  # a test client may bring a thread and a loop for each request
@@ -74,15 +104,48 @@ class Windlass:
         self.queues = Queues(self.store, self._clock)
         self.door = Door(self.store.keys(), insecure=self.settings.insecure)
         self._reading = Reading(self.settings.body_timeout)
-        self.lane = Lane(self.door, QueueApi(self.queues).routes)
-        self.api = _ordinary(self.queues)
+        self.dispatch = Dispatch(
+            self.queues,
+            self._clock,
+            registration_token=_plain(self.settings.registration_token),
+            timing=Timing(
+                lease=self.settings.runner_lease,
+                heartbeat=self.settings.runner_heartbeat,
+                poll=self.settings.runner_poll,
+                jobs=self.settings.runner_jobs,
+            ),
+            failed_kept=self.settings.failed_jobs_kept,
+        )
+        try:
+            self.judge = Judge.open(
+                self.settings.data_dir,
+                self.queues.ids,
+                self._clock,
+                self._jobs(self.dispatch),
+                synchronous=self.settings.synchronous,
+            )
+        except BaseException:
+            self.store.close()
+            raise
+        self.dispatch.outcomes.listen(self.judge.project)
+        self.dispatch.leases.on_start(self.judge.started)
+        self.lane = Lane(
+            self.door,
+            QueueApi(self.queues).routes,
+            RunnerApi(self.dispatch).routes,
+            JobApi(self.dispatch).routes,
+        )
+        self.api = _ordinary(self.queues, self.dispatch, self.judge)
         self.opened, self._stopping = True, False
 
     async def close(self) -> None:
         """Let everybody who waits go, commit what is under way, close."""
         if self.opened:
             self.release_waiters()
+            await self.dispatch.stop()
             await self.queues.reaper.stop()
+            await self.judge.stop()
+            self.judge.close()
             self.store.close()
             self.opened = False
 
@@ -91,6 +154,8 @@ class Windlass:
         self._stopping = True
         if self.opened:
             self.queues.release_waiters()
+            self.dispatch.release_waiters()
+            self.judge.release_waiters()
 
     async def __call__(self, scope: Scope, receive: ReceiveEvent, send: SendEvent) -> None:
         kind = scope["type"]
@@ -111,48 +176,46 @@ class Windlass:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _serve(self, scope: Scope, receive: ReceiveEvent, send: SendEvent) -> None:
-        headers = {name: value for name, value in scope["headers"] if name in LOOKED_AT}
-        route = self.lane.find(scope["method"], scope["path"])
-        if route is None:
-            await self._ordinary(scope, receive, send, headers, scope["path"])
+        method, path = scope["method"], scope["path"]
+        client = partial(AsgiClient, receive)
+        request = self.lane.find(method, path, scope["query_string"], scope["headers"], scope, client)
+        if request is None:
+            await self._ordinary(scope, receive, send)
         else:
-            await self._hot(route, scope, receive, send, headers)
+            await self._hot(request, receive, send)
 
-    async def _hot(
-        self, route: Route, scope: Scope, receive: ReceiveEvent, send: SendEvent, headers: dict[bytes, bytes]
-    ) -> None:
-        method, query = scope["method"], scope["query_string"]
-        principal = self.lane.enter(route, method, query, headers, scope)
-        body = await self._reading.read(receive) if method != "GET" else b""
-        client = AsgiClient(receive)
-        address = (scope.get("client") or ("",))[0]
+    async def _hot(self, request: HotRequest, receive: ReceiveEvent, send: SendEvent) -> None:
+        self.lane.enter(request)
+        if request.method != "GET":
+            request.body = await self._reading.read(receive)
         try:
-            awaited, answer_of = route.handler(
-                HotRequest(
-                    method, scope["path"], route.queue, route.rest, query, headers, body, principal, address,
-                    client,
-                )
-            )  # fmt: skip
+            awaited, answer_of = request.begin()
             answer = answer_of(await awaited)
         except WindlassError:
             raise
         except Exception as error:
             raise fault(error) from error
         finally:
-            client.forget()
-        headers_out = head_of(method, answer)
-        await send({"type": "http.response.start", "status": answer[0], "headers": headers_out})
+            request.client.forget()
+        headers = head_of(request.method, answer)
+        await send({"type": "http.response.start", "status": answer[0], "headers": headers})
         await send({"type": "http.response.body", "body": answer[1]})
 
-    async def _ordinary(
-        self, scope: Scope, receive: ReceiveEvent, send: SendEvent, headers: dict[bytes, bytes], path: str
-    ) -> None:
+    async def _ordinary(self, scope: Scope, receive: ReceiveEvent, send: SendEvent) -> None:
+        path = scope["path"]
         if path not in _OPEN_PATHS and not path.startswith("/docs/"):
-            scope["windlass.principal"] = self.door.enter(headers, scope)
-        if scope["method"] in _WITH_BODY:
+            scope["windlass.principal"] = self._principal(scope)
+        upload = self._upload_limit(scope)
+        if upload is not None:
+            receive = self._reading.stream(receive, upload)
+        elif scope["method"] in _WITH_BODY:
             body = await self._reading.read(receive)
-            if body.strip():
-                check_json(body)
+            if body.strip() and not runner_api.judges_its_body(scope["method"], path):
+                try:
+                    check_json(body)
+                except WindlassError:
+                    if scope["method"] in _methods(self.api, path):  # else it is told so, whatever it sent
+                        raise
             receive = _replay(body, receive)
             # JSON is read whatever the Content-Type says.
             scope["headers"] = [
@@ -160,11 +223,30 @@ class Windlass:
             ] + [(b"content-type", b"application/json")]
         await self.api(scope, receive, _no_store(send) if scope["method"] == "GET" else send)
 
+    def _principal(self, scope: Scope) -> Principal:
+        """Who asks. Raises Unauthenticated, but where a route may know them by a runner's token."""
+        try:
+            return self.door.enter(looked_at(scope["headers"]), scope)
+        except Unauthenticated:
+            method, path = scope["method"], scope["path"]
+            if judge_api.may_be_a_runner(method, path) or runner_api.is_for_runners(method, path):
+                return STRANGER
+            raise
+
+    def _upload_limit(self, scope: Scope) -> int | None:
+        """Bytes of a body that its route reads as it arrives, None for all others."""
+        if scope["method"] not in _WITH_BODY:
+            return None
+        content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
+        return judge_api.upload_limit(scope["method"], scope["path"], content_type)
+
     async def _lifespan(self, receive: ReceiveEvent, send: SendEvent) -> None:
         await receive()
         try:
             self.open()
             self.queues.reaper.start()
+            await self.dispatch.load()
+            self.judge.start()
         except WindlassError as error:
             await send({"type": "lifespan.startup.failed", "message": error.detail})
             return
@@ -205,8 +287,25 @@ async def _refuse(send: SendEvent, error: WindlassError) -> None:
     await send({"type": "http.response.body", "body": body})
 
 
-def _ordinary(queues: Queues) -> FastAPI:
+def _plain(secret: SecretStr | None) -> str | None:
+    return secret.get_secret_value() if secret is not None else None
+
+
+def _ordinary(queues: Queues, dispatch: Dispatch, judge: Judge) -> FastAPI:
     """The FastAPI application behind the lean lane."""
+
+    def may_read_problem(request: Request) -> bool:
+        try:
+            runner_api.runner_of(dispatch, request.headers.get("authorization", "").encode("latin-1"))
+        except RunnerUnknown:
+            return False
+        return True
+
+    async def source_of(submission_id: str) -> bytes:
+        _, file = await judge.submissions.open_source(submission_id)
+        with file:
+            return await asyncio.to_thread(file.read)
+
     api = FastAPI(
         title="Windlass",
         version=__version__,
@@ -218,8 +317,12 @@ def _ordinary(queues: Queues) -> FastAPI:
     )
     api.include_router(queue_admin.router(queues))
     api.include_router(status_api.router(queues))
+    api.include_router(judge_api.router(judge, may_read_problem, dispatch.views.watch))
+    api.include_router(job_api.router(dispatch))
+    api.include_router(runner_api.router(dispatch, source_of))
     docs_page.mount(api)
-    queue_docs.describe(api)
+    hot = {**runner_docs.paths(), **job_docs.paths()}
+    queue_docs.describe(api, (*judge_bodies.TYPES, *job_docs.TYPES), hot)
 
     @api.exception_handler(WindlassError)
     async def windlass_error(_: Request, error: Exception) -> Response:

@@ -75,6 +75,8 @@ def _covers(scope: str, action: str, queue: str) -> bool:
 
 
 ANYBODY = Principal("", ["all"])
+STRANGER = Principal("", [])
+"""Without an API key where one is needed: let in only as far as a route that has other means."""
 
 
 class Door:
@@ -96,9 +98,8 @@ class Door:
 
     def enter(self, headers: Mapping[bytes, bytes], scope: Mapping[str, Any]) -> Principal:
         """Who asks. Raises Unauthenticated, ForeignOrigin."""
+        self.check_origin(headers)
         host = headers.get(b"host", b"")
-        if b"origin" in headers or b"sec-fetch-site" in headers:
-            _check_origin(headers, host)
         if self._by_digest:
             authorization = headers.get(b"authorization", b"")
             if authorization[:7].lower() == b"bearer ":
@@ -112,6 +113,11 @@ class Door:
         if host not in self._hosts:
             self._check_host(host, scope)
         return ANYBODY
+
+    def check_origin(self, headers: Mapping[bytes, bytes]) -> None:
+        """Keep other origins' web pages out. Raises ForeignOrigin."""
+        if b"origin" in headers or b"sec-fetch-site" in headers:
+            _check_origin(headers, headers.get(b"host", b""))
 
     def _check_host(self, host: bytes, scope: Mapping[str, Any]) -> None:
         """Without keys, a name that a web page chose (DNS rebinding) must not lead here."""

@@ -20,6 +20,8 @@ ReceiveEvent = Callable[[], Awaitable[Any]]
 MAX_BODY = MAX_BATCH_BYTES + 1024 * 1024
 """Bytes of a body: the largest batch and the JSON around it."""
 MAX_DEPTH = 100
+SLOWEST = 16 * 1024
+"""Bytes a second at which a large body has to arrive at least."""
 
 _SURROGATE = re.compile(
     rb"\\\\|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
@@ -84,6 +86,33 @@ class Reading:
                 raise TooLarge(f"A body may have {MAX_BODY:,} bytes.")
             if not event.get("more_body"):
                 return b"".join(chunks)
+
+    def stream(self, receive: ReceiveEvent, most: int) -> ReceiveEvent:
+        """`receive` of a body that is read as it arrives, of `most` bytes. What it raises is as with read().
+
+        The time that it may take grows with what has come: a gigabyte needs more than `body_timeout`.
+        """
+        loop = asyncio.get_running_loop()
+        began, size, done = loop.time(), 0, False
+
+        async def receiving() -> Any:
+            nonlocal size, done
+            if done:
+                return await receive()
+            try:
+                async with asyncio.timeout_at(began + self._limit + size / SLOWEST):
+                    event = await receive()
+            except TimeoutError:
+                raise RequestTimeout("The body did not arrive in time.") from None
+            if event["type"] == "http.disconnect":
+                raise BadRequest("The body ended before its end.")
+            size += len(event.get("body", b""))
+            if size > most:
+                raise TooLarge(f"A body may have {most:,} bytes.")
+            done = not event.get("more_body")
+            return event
+
+        return receiving
 
     def _watch(self, loop: asyncio.AbstractEventLoop) -> None:
         self._now = time.monotonic()

@@ -7,7 +7,7 @@ Two roads lead here. One is ASGI, which any server can take (app.py). The other 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Protocol
 
 import msgspec
@@ -15,7 +15,7 @@ import structlog
 
 from windlass.errors import Invalid, WindlassError
 from windlass.queues.rules import RESERVED, check_own
-from windlass.server.auth import Door, Principal
+from windlass.server.auth import ANYBODY, Door, Principal
 
 log = structlog.get_logger("windlass.server")
 
@@ -27,8 +27,11 @@ Answer = tuple[int, bytes]
 Begun = tuple["asyncio.Future[Any]", Callable[[Any], Answer]]
 """What a hot route waits for, and how an answer is made of it; either may raise WindlassError."""
 
-LOOKED_AT = frozenset({b"host", b"origin", b"sec-fetch-site", b"authorization", b"idempotency-key"})
-"""The headers that anything here asks for."""
+_MOST_PARTS = 6
+"""Slashes in the longest path of a hot route, and one more."""
+_LOOKED_AT = frozenset(
+    {b"host", b"x-forwarded-proto", b"origin", b"sec-fetch-site", b"authorization", b"idempotency-key"}
+)
 
 
 class Client(Protocol):
@@ -43,59 +46,96 @@ class Client(Protocol):
         """Done once it is gone: for those who wait long."""
         ...
 
+    def forget(self) -> None:
+        """It has its answer: watch it no more."""
+        ...
+
 
 class Request(msgspec.Struct, gc=False):
-    """A request of a hot route."""
+    """A request of a hot route, made of its head; `enter` and whoever reads the body complete it."""
 
+    handler: Handler
+    face: str
+    """The first part of the path: `queues`, `runners` or `jobs`."""
     method: str
     path: str
     queue: str
+    """The second: a queue's name, a runner's id or a job's; "" where there is none."""
     rest: str
-    """The last part of the path."""
+    """The fourth: a receipt, or the job of a runner; "" where there is none."""
     query: bytes
     headers: Headers
-    body: bytes
-    principal: Principal
-    address: str
+    where: Mapping[str, Any]
+    """`client`, `server` and, where it is not http, `scheme`, as an ASGI scope has them."""
     client: Client
+    principal: Principal = ANYBODY
+    body: bytes = b""
+
+    @property
+    def address(self) -> str:
+        """Where it came from."""
+        address: str = (self.where.get("client") or ("",))[0]
+        return address
+
+    def begin(self) -> Begun:
+        return self.handler(self)
 
 
 Handler = Callable[[Request], Begun]
 
 
-class Route(msgspec.Struct, gc=False):
-    """Where a path leads."""
-
-    handler: Handler
-    queue: str
-    rest: str
-
-
 class Lane:
     """The hot routes and the door in front of them."""
 
-    def __init__(self, door: Door, routes: Mapping[tuple[str, str], Handler]) -> None:
+    def __init__(self, door: Door, *faces: Mapping[tuple[str, str], Handler]) -> None:
+        """`faces`: (method, path) -> handler; in a path, names and {what is filled in} alternate."""
         self._door = door
-        self.routes = routes
+        self._handlers: dict[str, dict[tuple[object, ...], Handler]] = {}
+        self._paths: list[tuple[str, str]] = []
+        for face in faces:
+            for (method, path), handler in face.items():
+                parts = path.split("/")
+                self._paths.append((method, path))
+                self._handlers.setdefault(parts[1], {})[method, len(parts), *parts[3::2]] = handler
 
-    def find(self, method: str, path: str) -> Route | None:
-        """The hot route at `path` (decoded), or None where FastAPI has to look."""
-        parts = path.split("/", 4)
-        if len(parts) < 4 or parts[1] != "queues":
+    def routes(self) -> Iterator[tuple[str, str]]:
+        """Each route: its method and its path."""
+        return iter(self._paths)
+
+    def find(
+        self,
+        method: str,
+        path: str,
+        query: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        where: Mapping[str, Any],
+        client: Callable[[], Client],
+    ) -> Request | None:
+        """A request of the hot route at `path` (decoded), or None where FastAPI has to look."""
+        parts = path.split("/", _MOST_PARTS)
+        handlers = self._handlers.get(parts[1]) if len(parts) > 1 else None
+        handler = handlers.get((method, len(parts), *parts[3::2])) if handlers is not None else None
+        if handler is None:
             return None
-        handler = self.routes.get((method, parts[3] + "/" if len(parts) == 5 else parts[3]))
-        return Route(handler, parts[2], parts[-1]) if handler is not None else None
+        known, name = looked_at(headers), parts[2] if len(parts) > 2 else ""
+        rest = parts[4] if len(parts) > 4 else ""
+        return Request(handler, parts[1], method, path, name, rest, query, known, where, client())
 
-    def enter(
-        self, route: Route, method: str, query: bytes, headers: Headers, scope: Mapping[str, Any]
-    ) -> Principal:
-        """Who asks. Raises WindlassError where they may not, or not so."""
-        principal = self._door.enter(headers, scope)
-        if route.queue.startswith(RESERVED):
-            check_own(route.queue)
-        if query and method != "GET":
+    def enter(self, request: Request) -> None:
+        """Find out who asks. Raises WindlassError where they may not, or not so."""
+        if request.face == "runners":  # they have tokens of their own, which the handler looks at
+            self._door.check_origin(request.headers)
+            return
+        request.principal = self._door.enter(request.headers, request.where)
+        if request.face == "queues" and request.queue.startswith(RESERVED):
+            check_own(request.queue)
+        if request.query and request.method != "GET":
             raise Invalid("This route takes no parameters in the URL.", field="query")
-        return principal
+
+
+def looked_at(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
+    """The headers that anything here asks for."""
+    return {name: value for name, value in headers if name in _LOOKED_AT}
 
 
 def fault(error: Exception) -> WindlassError:

@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 
 from windlass.errors import BadRequest, RequestTimeout, TooLarge, WindlassError
 from windlass.server import problems
-from windlass.server.lane import LOOKED_AT, Answer, Request, Route, fault, head_of
+from windlass.server.lane import Answer, Request, fault, head_of
 
 if TYPE_CHECKING:
     from windlass.server.app import Windlass
@@ -28,6 +28,10 @@ MAX_HEAD = 64 * 1024
 
 MAX_SHORT = 256 * 1024
 """Bytes of a body that may take the short road. Larger ones need uvicorn's flow control."""
+
+
+_HOT = (b"/queues/", b"/runners/", b"/jobs")
+"""How the paths of hot routes begin."""
 
 
 class Joined:
@@ -81,6 +85,9 @@ class Cycle:
             self._gone = asyncio.get_running_loop().create_future()
         return self._gone
 
+    def forget(self) -> None:
+        """Nothing watches: uvicorn tells."""
+
     @property
     def message_event(self) -> Cycle:
         """uvicorn sets this when the connection is lost."""
@@ -99,7 +106,7 @@ class Protocol(HttpToolsProtocol):
         self._wire = transport
         super().connection_made(cast("asyncio.Transport", self._joined))
         self._app = cast("Windlass", self.config.app)
-        self._where = {"server": self.server}
+        self._where = {"server": self.server, "client": self.client}
         self._in_head = False
         self._head = 0
         self._late: asyncio.TimerHandle | None = self.loop.call_later(
@@ -108,8 +115,8 @@ class Protocol(HttpToolsProtocol):
         self._idle_since = 0.0
         self._idle: asyncio.TimerHandle | None = None
         """One timer over many requests: it looks when it fires whether the connection was idle."""
-        self._held: tuple[Route, str, str, bytes] | None = None
-        """A request that may take the short road: route, method, path, query."""
+        self._held: Request | None = None
+        """A request that may take the short road."""
         self._body = bytearray()
         self._offered = False
         """True from the head of a request that offers another protocol until it is declined."""
@@ -164,8 +171,7 @@ class Protocol(HttpToolsProtocol):
         super()._start_asgi_task(cycle, app)
 
     def eof_received(self) -> None:
-        cycle = self.cycle
-        if cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline:
+        if self._body_is_coming():
             self._refuse(BadRequest("The body ended before its end."))
 
     # --- the short road -------------------------------------------------------------------------------
@@ -184,7 +190,7 @@ class Protocol(HttpToolsProtocol):
             self._offered = True
             return
         if (
-            url.startswith(b"/queues/")
+            url.startswith(_HOT)
             and b"%" not in url
             and b"#" not in url
             and (cycle is None or cycle.response_complete)
@@ -193,13 +199,16 @@ class Protocol(HttpToolsProtocol):
             and self._app.opened
         ):
             path, _, query = url.partition(b"?")
-            method = parser.get_method().decode("ascii")
-            text = path.decode("ascii")
-            route = self._app.lane.find(method, text)
-            if route is not None:
-                self._held = (route, method, text, query)
-                return
-        self._begin_cycle()
+            self._held = self._app.lane.find(
+                parser.get_method().decode("ascii"),
+                path.decode("ascii"),
+                query,
+                self.headers,
+                self._where,
+                Cycle,
+            )
+        if self._held is None:
+            self._begin_cycle()
 
     def _begin_cycle(self) -> None:
         """uvicorn's own way with a request whose head is complete."""
@@ -212,50 +221,40 @@ class Protocol(HttpToolsProtocol):
     def _take_the_long_road(self) -> None:
         """The body is large, or not all there yet."""
         self._held = None
-        if not self.transport.is_closing():
-            self._begin_cycle()
-            if self._body:
-                super().on_body(bytes(self._body))
-        self._body.clear()
+        self._begin_cycle()
+        if self._body:
+            super().on_body(bytes(self._body))
+            self._body.clear()
 
     def on_body(self, body: bytes) -> None:
         if self._held is None:
-            if self.cycle is not None:
-                super().on_body(body)
+            super().on_body(body)
         else:
             self._body += body
             if len(self._body) > MAX_SHORT:
                 self._take_the_long_road()
 
     def on_message_complete(self) -> None:
-        held = self._held
-        if held is None:
-            if not self._offered and self.cycle is not None:
+        request = self._held
+        if request is None:
+            if not self._offered:
                 super().on_message_complete()
             return
         self._held = None
-        body = bytes(self._body)
+        request.body = bytes(self._body)
         self._body.clear()
-        route, method, path, query = held
-        headers = {name: value for name, value in self.headers if name in LOOKED_AT}
-        cycle = Cycle()
-        self._running = cycle
+        cycle = self._running = cast("Cycle", request.client)
         self.cycle = cast("RequestResponseCycle", cycle)
         cycle.keep_alive = self.parser.should_keep_alive()
         try:
-            principal = self._app.lane.enter(route, method, query, headers, self._where)
-            awaited, answer_of = route.handler(
-                Request(
-                    method, path, route.queue, route.rest, query, headers, body, principal,
-                    self.client[0] if self.client else "", cycle,
-                )
-            )  # fmt: skip
+            self._app.lane.enter(request)
+            awaited, answer_of = request.begin()
         except Exception as error:  # noqa: BLE001 - what fails here is answered, never the parser's affair
             self._answer_problem(cycle, error)
             return
 
         def settled(future: asyncio.Future[Any]) -> None:
-            self._settle(cycle, method, answer_of, future)
+            self._settle(cycle, request.method, answer_of, future)
 
         awaited.add_done_callback(settled)
 
@@ -283,15 +282,20 @@ class Protocol(HttpToolsProtocol):
     def _answer(self, cycle: Cycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         if cycle.disconnected or self._wire.is_closing():
             return
-        parts = [STATUS_LINE[status], _usual(self.server_state)]
-        for name, value in headers:
-            parts += (name, b": ", value, b"\r\n")
-        parts += (b"\r\n", body) if cycle.keep_alive else (b"connection: close\r\n\r\n", body)
-        self._wire.write(b"".join(parts))
+        self._write(status, headers, body, last=not cycle.keep_alive)
         cycle.response_complete = True
         if not cycle.keep_alive:
             self.transport.close()
         self.on_response_complete()
+
+    def _write(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes, *, last: bool) -> None:
+        """A whole answer, and whether it is the connection's last."""
+        parts = [STATUS_LINE[status], _usual(self.server_state)]
+        for name, value in headers:
+            if name != b"connection":
+                parts += (name, b": ", value, b"\r\n")
+        parts += (b"connection: close\r\n\r\n", body) if last else (b"\r\n", body)
+        self._wire.write(b"".join(parts))
 
     # --- idle connections -----------------------------------------------------------------------------
 
@@ -352,17 +356,17 @@ class Protocol(HttpToolsProtocol):
         self._watch_no_more()
         self._held = None
         if not self.transport.is_closing() and self._next_answer_is_of_what_came_last():
-            status, headers, body = problems.response(error)
-            lines = [b"%b: %b\r\n" % header for header in headers if header[0] != b"connection"]
-            self.transport.write(b"".join([STATUS_LINE[status], *lines, b"connection: close\r\n\r\n", body]))
+            self._write(*problems.response(error), last=True)
         self.transport.close()
 
     def _next_answer_is_of_what_came_last(self) -> bool:
         """True where no request before it waits for an answer, and its own has not begun."""
+        return self.cycle is None or self.cycle.response_complete or self._body_is_coming()
+
+    def _body_is_coming(self) -> bool:
+        """True while the one request under way is not all there."""
         cycle = self.cycle
-        if cycle is None or cycle.response_complete:
-            return True
-        return cycle.more_body and not cycle.response_started and not self.pipeline
+        return cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline
 
 
 _usual_headers: tuple[object, bytes] = (None, b"")

@@ -57,6 +57,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         (401, "No valid API key"),
         (403, "Not allowed"),
         (404, "Not there"),
+        (408, "The body did not arrive in time"),
         (409, "The state of things forbids it"),
         (410, "Over, and no record is kept"),
         (413, "Too large"),

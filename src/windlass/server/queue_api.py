@@ -15,7 +15,7 @@ import msgspec
 
 from windlass.clock import rfc3339
 from windlass.errors import ReceiptGone, ReceiptStale, ReceiptUnknown
-from windlass.message import Acknowledgement, Message, Sent, Settled
+from windlass.message import Acknowledgement, Extension, Message, Sent, Settled
 from windlass.queues import Queues
 from windlass.server.auth import RECEIVE, SEND
 from windlass.server.lane import Answer, Begun, Handler, Request
@@ -41,14 +41,14 @@ class QueueApi:
         self._store = queues.store
         self._ids = queues.ids
         self.routes: dict[tuple[str, str], Handler] = {
-            ("POST", "messages"): self.send,
-            ("GET", "messages"): self.get,
-            ("POST", "receive"): self.post_receive,
-            ("DELETE", "receipts/"): self.acknowledge,
-            ("PATCH", "receipts/"): self.extend,
-            ("POST", "acks"): self.acknowledge_many,
+            ("POST", "/queues/{name}/messages"): self.send,
+            ("GET", "/queues/{name}/messages"): self.get,
+            ("POST", "/queues/{name}/receive"): self.post_receive,
+            ("DELETE", "/queues/{name}/receipts/{receipt}"): self.acknowledge,
+            ("PATCH", "/queues/{name}/receipts/{receipt}"): self.extend,
+            ("POST", "/queues/{name}/acks"): self.acknowledge_many,
         }
-        """(method, part after the queue's name) -> handler; a slash at the end takes one part more."""
+        """(method, path) -> handler."""
 
     # --- send -------------------------------------------------------------------------------------
 
@@ -138,7 +138,8 @@ class QueueApi:
         lease, delay = parse_lease(request.body)
         number, delivery = self._parse(queue, request.rest)
         if lease:
-            return asyncio.ensure_future(self._store.extend(queue, number, delivery, lease)), _extended
+            extended = self._store.extend(queue, [Extension(number, lease, delivery)])
+            return asyncio.ensure_future(extended), _extended
         return asyncio.ensure_future(self._store.release(queue, number, delivery, delay)), _nothing
 
     def acknowledge_many(self, request: Request) -> Begun:
@@ -186,7 +187,10 @@ def _acknowledged(results: Sequence[Settled]) -> Answer:
     raise ReceiptStale if results[0] is Settled.STALE else ReceiptGone
 
 
-def _extended(until: int) -> Answer:
+def _extended(results: Sequence[int | Settled]) -> Answer:
+    (until,) = results
+    if isinstance(until, Settled):
+        return _acknowledged([until])
     return 200, b'{"lease_until":"%b"}' % rfc3339(until)
 
 

@@ -211,11 +211,7 @@ def parse_receive_query(query: bytes) -> tuple[int | None, float, int | None]:
     """(lease in ms, -1: the queue's, None: none; wait in s; max) of a GET's query. Raises Invalid."""
     lease: int | None = None
     wait, limit = 0.0, None
-    try:
-        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=10)
-    except (ValueError, UnicodeDecodeError):
-        raise Invalid("The query cannot be read: use lease, wait and max.", field="query") from None
-    for name, text in pairs:
+    for name, text in _pairs(query, "lease, wait and max"):
         if name == "lease":
             lease = -1 if text == "" else round(_number(name, text, MAX_LEASE) * 1000)
         elif name == "wait":
@@ -227,6 +223,24 @@ def parse_receive_query(query: bytes) -> tuple[int | None, float, int | None]:
         else:
             raise Invalid(f"There is no parameter {name[:50]!r}: use lease, wait and max.", field=name[:50])
     return lease, wait, limit
+
+
+@lru_cache(maxsize=256)
+def parse_wait(query: bytes) -> float:
+    """The seconds of a query that may have a `wait` and nothing else. Raises Invalid."""
+    wait = 0.0
+    for name, text in _pairs(query, "wait"):
+        if name != "wait":
+            raise Invalid(f"There is no parameter {name[:50]!r}: use wait.", field=name[:50])
+        wait = _number(name, text, MAX_WAIT)
+    return wait
+
+
+def _pairs(query: bytes, known: str) -> list[tuple[str, str]]:
+    try:
+        return parse_qsl(query.decode("ascii"), keep_blank_values=True, max_num_fields=10)
+    except (ValueError, UnicodeDecodeError):
+        raise Invalid(f"The query cannot be read: use {known}.", field="query") from None
 
 
 def _number(name: str, text: str, most: float) -> float:

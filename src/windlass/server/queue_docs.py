@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -44,22 +45,26 @@ _SENT = {
 }
 
 
-def describe(api: FastAPI) -> None:
-    """Make `api`'s OpenAPI tell of the lean lane's routes too."""
+def describe(api: FastAPI, more: Sequence[type], hot: Mapping[str, dict[str, Any]]) -> None:
+    """Make `api`'s OpenAPI tell of the lean lane's routes too, `hot` among them, and of `more` types that
+    its own routes name."""
 
     def openapi() -> dict[str, Any]:
         if api.openapi_schema is None:
             schema = get_openapi(title=api.title, version=api.version, summary=api.summary, routes=api.routes)
-            _, components = msgspec.json.schema_components(_TYPES, ref_template=_REF)
+            _, components = msgspec.json.schema_components((*_TYPES, *more), ref_template=_REF)
             schemas = schema["components"]["schemas"]
+            assert not schemas.keys() & components.keys(), "two types of one name"
             schemas.update(components)
             schemas["LeaseBody"]["anyOf"] = [
                 {"properties": {one: {"const": 0}}} for one in ("lease", "delay")
             ]  # a delay goes with giving back only
             schemas["Message"] = MESSAGE
-            for path, operations in paths().items():
+            for path, operations in {**paths(), **hot}.items():
                 schema["paths"].setdefault(path, {}).update(operations)
-            schema["components"]["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
+            schema["components"]["securitySchemes"] = {
+                name: {"type": "http", "scheme": "bearer"} for name in ("key", "runner")
+            }
             schema["security"] = [{}, {"key": []}]
             for operations in schema["paths"].values():
                 for operation in operations.values():
@@ -97,7 +102,7 @@ def paths() -> dict[str, dict[str, Any]]:
     }
     return {
         "/queues/{name}/messages": {
-            "post": _operation(
+            "post": operation(
                 "send_message",
                 "Send one message, or a batch: all or nothing",
                 [_NAME, _IDEMPOTENCY],
@@ -108,22 +113,22 @@ def paths() -> dict[str, dict[str, Any]]:
                 _body(["MessageBody", "BatchBody"], _SEND_EXAMPLES),
                 (429,),
             ),
-            "get": _operation(
+            "get": operation(
                 "receive_message",
                 "Take the next message; with `lease` borrow it",
                 [
                     _NAME,
-                    _query(
+                    query_parameter(
                         "lease",
                         {"type": "number", "minimum": 0, "maximum": MAX_LEASE},
                         "Seconds; bare: the queue's.",
                     ),
-                    _query(
+                    query_parameter(
                         "wait",
                         {"type": "number", "minimum": 0, "maximum": MAX_WAIT},
                         "Seconds to wait for one.",
                     ),
-                    _query(
+                    query_parameter(
                         "max", {"type": "integer", "minimum": 1, "maximum": MAX_BATCH}, "How many at most."
                     ),
                 ],
@@ -131,7 +136,7 @@ def paths() -> dict[str, dict[str, Any]]:
             ),
         },
         "/queues/{name}/receive": {
-            "post": _operation(
+            "post": operation(
                 "receive_messages",
                 "The same with the parameters as a body, for what may repeat a GET",
                 [_NAME],
@@ -144,7 +149,7 @@ def paths() -> dict[str, dict[str, Any]]:
             )
         },
         "/queues/{name}/receipts/{receipt}": {
-            "delete": _operation(
+            "delete": operation(
                 "acknowledge",
                 "Acknowledge: the message is done",
                 [_NAME, _RECEIPT],
@@ -152,7 +157,7 @@ def paths() -> dict[str, dict[str, Any]]:
                 _body(["OutcomeBody"], {"outcome": {"value": {"outcome": {"ok": True}}}}, required=False),
                 (409, 410),
             ),
-            "patch": _operation(
+            "patch": operation(
                 "extend_lease",
                 "Extend the lease, or give the message back",
                 [_NAME, _RECEIPT],
@@ -175,7 +180,7 @@ def paths() -> dict[str, dict[str, Any]]:
             ),
         },
         "/queues/{name}/acks": {
-            "post": _operation(
+            "post": operation(
                 "acknowledge_many",
                 "Acknowledge many receipts",
                 [_NAME],
@@ -232,27 +237,31 @@ _SEND_EXAMPLES = {
 }
 
 
-def _operation(
+def operation(
     name: str,
     summary: str,
     parameters: list[dict[str, Any]],
     answers: dict[str, Any],
     body: dict[str, Any] | None = None,
     more: tuple[int, ...] = (),
+    tag: str = "queues",
 ) -> dict[str, Any]:
-    problems = {
-        str(status): {"description": _PROBLEMS[status], "content": {}} for status in sorted({*_USUAL, *more})
-    }
-    operation: dict[str, Any] = {
+    """An operation of the lean lane; `answers` are its successes, `more` its unusual problems."""
+    described: dict[str, Any] = {
         "operationId": name,
         "summary": summary,
-        "tags": ["queues"],
+        "tags": [tag],
         "parameters": parameters,
-        "responses": {**answers, **problems},
+        "responses": {**answers, **problem_answers(*_USUAL, *more)},
     }
     if body is not None:
-        operation["requestBody"] = body
-    return operation
+        described["requestBody"] = body
+    return described
+
+
+def problem_answers(*statuses: int) -> dict[str, Any]:
+    """Responses that are problem documents."""
+    return {str(status): {"description": _PROBLEMS[status], "content": {}} for status in sorted({*statuses})}
 
 
 def _body(names: list[str], examples: dict[str, Any], *, required: bool = True) -> dict[str, Any]:
@@ -261,7 +270,7 @@ def _body(names: list[str], examples: dict[str, Any], *, required: bool = True) 
     return {"required": required, "content": {"application/json": {"schema": schema, "examples": examples}}}
 
 
-def _query(name: str, schema: dict[str, Any], text: str) -> dict[str, Any]:
+def query_parameter(name: str, schema: dict[str, Any], text: str) -> dict[str, Any]:
     return {"name": name, "in": "query", "required": False, "schema": schema, "description": text}
 
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gc
 import resource
+import secrets
 import socket
 import sys
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import structlog
 import uvicorn
+from pydantic import SecretStr
 
 from windlass import __version__
 from windlass.errors import StartError
@@ -28,10 +30,14 @@ log = structlog.get_logger("windlass.server")
 class Server(uvicorn.Server):
     """uvicorn, with what is ours at the start and at the stop."""
 
-    def __init__(self, config: uvicorn.Config, app: Windlass, ready_file: Path | None) -> None:
+    def __init__(
+        self, config: uvicorn.Config, app: Windlass, ready_file: Path | None, fresh_token: str | None
+    ) -> None:
+        """`fresh_token`: the registration token where it was made for this start: it is shown."""
         super().__init__(config)
         self._app = app
         self._ready_file = ready_file
+        self._fresh_token = fresh_token
         self._control: asyncio.AbstractServer | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -46,6 +52,9 @@ class Server(uvicorn.Server):
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         log.info("ready", message=f"Windlass {__version__} is ready on {url}", url=url, docs=f"{url}/docs")
+        if self._fresh_token is not None:
+            how = f"windlass runner --server {url} --token {self._fresh_token}"
+            log.info("registration_open", message=f"Start a runner on this machine with: {how}")
         if self._ready_file is not None:
             part = self._ready_file.with_name(self._ready_file.name + ".part")
             part.write_text(url)
@@ -69,7 +78,15 @@ class Server(uvicorn.Server):
 
 
 def serve(settings: Settings, ready_file: Path | None = None) -> None:
-    """Serve until SIGTERM or SIGINT. Raises StartError."""
+    """Serve until SIGTERM or SIGINT. Raises StartError.
+
+    Without a registration token, a server that only this machine can reach makes one for this start and says
+    how to start a runner with it. Any other lets no runner in.
+    """
+    fresh_token = None
+    if settings.registration_token is None and is_loopback(settings.host):
+        fresh_token = secrets.token_urlsafe(18)
+        settings = settings.model_copy(update={"registration_token": SecretStr(fresh_token)})
     app = Windlass(settings)
     listener = _listen(settings)
     try:
@@ -97,7 +114,7 @@ def serve(settings: Settings, ready_file: Path | None = None) -> None:
             timeout_graceful_shutdown=max(1, round(settings.drain_timeout)),
             backlog=4096,
         )
-        Server(config, app, ready_file).run(sockets=[listener])
+        Server(config, app, ready_file, fresh_token).run(sockets=[listener])
     finally:
         listener.close()
 

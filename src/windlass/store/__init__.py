@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from windlass.clock import Clock, SystemClock
-from windlass.store.base import Caller, Changes, Key, Store
+from windlass.store.base import Caller, Changes, Key, Runner, Store
 
-__all__ = ["Caller", "Changes", "Key", "Store", "open_store"]
+__all__ = ["Caller", "Changes", "Key", "Runner", "Store", "open_store"]
 
 
 def open_store(data_dir: Path, *, clock: Clock | None = None, synchronous: str = "full") -> Store:

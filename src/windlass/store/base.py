@@ -34,6 +34,9 @@ import msgspec
 
 from windlass.message import (
     Acknowledgement,
+    End,
+    Extension,
+    Held,
     Life,
     Message,
     Once,
@@ -61,6 +64,8 @@ class Changes(msgspec.Struct, frozen=True, gc=False):
     """Queue name -> how many of its messages became ready."""
     ended: Sequence[int]
     """Numbers of messages that ended."""
+    died: Sequence[int]
+    """Numbers of messages that are dead, or dead letters, from now on."""
     due: int | None
     """When the next lease, delay or ttl runs out (ms), None: never."""
 
@@ -73,6 +78,18 @@ class Key(msgspec.Struct, frozen=True):
     digest: bytes
     scopes: tuple[str, ...]
     created_at: int
+
+
+class Runner(msgspec.Struct, frozen=True):
+    """A runner as the store keeps it: its token's SHA-256, never the token. Times in ms since the epoch."""
+
+    number: int
+    name: str
+    digest: bytes
+    labels: tuple[str, ...]
+    features: tuple[str, ...]
+    created_at: int
+    seen_at: int
 
 
 class Store(ABC):
@@ -151,11 +168,14 @@ class Store(ABC):
         lease: int | None = None,
         holder: str = "",
         caller: Caller | None = None,
+        claim: str | None = None,
     ) -> Awaitable[list[Message]]:
         """Take up to `limit` ready messages: highest priority first, then lowest number.
 
         With `lease` (ms; -1: the queue's own) they stay, leased to `holder`; without they are gone.
-        Empty when nothing is ready, the queue is paused, or the caller is gone. Raises QueueNotFound.
+        With a `claim` besides, the leases are tentative until they are extended: one that runs out
+        before does not count, ten times at most. Empty when nothing is ready, the queue is paused, or the
+        caller is gone. Raises QueueNotFound.
         """
 
     @abstractmethod
@@ -165,19 +185,45 @@ class Store(ABC):
         """End leased messages, each with the outcome it carries. Raises QueueNotFound."""
 
     @abstractmethod
-    def extend(self, queue: str, number: int, delivery: int, lease: int) -> Awaitable[int]:
-        """Make a lease last `lease` ms from now; returns when it ends.
+    def extend(self, queue: str | None, extensions: Sequence[Extension]) -> Awaitable[list[int | Settled]]:
+        """Let leases go on, in one queue or (None) wherever they are: when each ends, STALE or GONE.
 
-        Raises QueueNotFound, ReceiptStale, ReceiptGone.
+        Raises QueueNotFound.
         """
 
     @abstractmethod
-    def release(self, queue: str, number: int, delivery: int, delay: int = 0) -> Awaitable[None]:
-        """Give a leased message back, ready after `delay` ms; raises as extend does."""
+    def release(
+        self,
+        queue: str,
+        number: int,
+        delivery: int = 0,
+        delay: int = 0,
+        *,
+        holder: str | None = None,
+        reason: str = "",
+        counts: bool = True,
+        last: bool = False,
+    ) -> Awaitable[None]:
+        """Give a leased message back, ready after `delay` ms.
+
+        `holder` as of an Acknowledgement. Without `counts` the delivery does not count, ten times at
+        most; `last`: it is dead at once. Raises QueueNotFound, ReceiptStale, ReceiptGone.
+        """
 
     @abstractmethod
-    async def cancel(self, queue: str, number: int) -> None:
-        """End a message that is not leased. Raises QueueNotFound, MessageLeased, MessageGone."""
+    async def cancel(
+        self,
+        queue: str,
+        number: int,
+        *,
+        leased: bool = False,
+        how: str = "cancelled",
+        outcome: bytes | None = None,
+    ) -> None:
+        """End a message; its life calls the end `how`. An `outcome` is kept until `told`.
+
+        Raises QueueNotFound, MessageGone, and MessageLeased unless it may be `leased`.
+        """
 
     @abstractmethod
     async def purge(self, queue: str) -> int:
@@ -200,6 +246,21 @@ class Store(ABC):
     @abstractmethod
     async def find(self, number: int) -> Life | None:
         """All that is known of a message, None if it has ended and no record is kept."""
+
+    @abstractmethod
+    async def held(self) -> list[Held]:
+        """All claims there are, for whoever starts; a claim that is over may still be among them.
+
+        Those that are not tentative have a whole lease from the moment at which the store was opened.
+        """
+
+    @abstractmethod
+    async def untold(self, limit: int = 100) -> list[End]:
+        """Ends that nobody has confirmed, the lowest numbers first."""
+
+    @abstractmethod
+    async def told(self, number: int, keep: int) -> None:
+        """This end is known where it has to be: forget it `keep` ms from now. Others are passed over."""
 
     @abstractmethod
     async def oldest(self, queue: str) -> int | None:
@@ -239,3 +300,21 @@ class Store(ABC):
     @abstractmethod
     def keys(self) -> list[Key]:
         """All API keys, from memory."""
+
+    # --- runners ----------------------------------------------------------------------------------
+
+    @abstractmethod
+    async def add_runner(self, runner: Runner) -> Runner:
+        """Remember a runner, under the next number."""
+
+    @abstractmethod
+    async def seen_runner(self, number: int, at: int) -> None:
+        """Note when a runner was last seen."""
+
+    @abstractmethod
+    async def remove_runner(self, number: int) -> None:
+        """Forget a runner."""
+
+    @abstractmethod
+    def runners(self) -> list[Runner]:
+        """All runners, from memory."""

@@ -17,7 +17,7 @@ def road(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def api(tmp_path: Path, road: str) -> Iterator[Served]:
     """A server with nothing in it."""
-    with Served(tmp_path / "data", road=road) as served:
+    with Served(tmp_path / "data", road=road, registration_token="let me in") as served:
         yield served
 
 

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 import warnings
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -15,6 +15,7 @@ import httpx
 import uvicorn
 from uvicorn.server import ServerState
 
+from tests.judging import FakeDispatch
 from windlass.clock import ManualClock
 from windlass.server.app import Windlass
 from windlass.server.protocol import Protocol
@@ -32,13 +33,16 @@ PROBLEM = "application/problem+json"
 class Served:
     """One application on one event loop. Calls are made one at a time; `run` makes several at once."""
 
-    def __init__(self, data_dir: Path, *, road: str = "asgi", **settings: Any) -> None:
-        """`road`: "asgi", or "protocol" for the bytes that a connection carries."""
+    def __init__(self, data_dir: Path, *, road: str = "asgi", judged: bool = False, **settings: Any) -> None:
+        """`road`: "asgi", or "protocol" for the bytes that a connection carries. `judged`: submissions
+        become jobs for runners; else a FakeDispatch keeps them."""
         self.road = road
         self.clock = ManualClock()
+        self.dispatch = FakeDispatch()
         self.app = Windlass(
             Settings(data_dir=data_dir, synchronous="off", **settings),
             self.clock,
+            **({} if judged else {"jobs": lambda _: self.dispatch}),
         )
         self._runner = asyncio.Runner()
         self.client = self.new_client()
@@ -131,7 +135,7 @@ def refused(answer: httpx.Response, status: int, code: str, field: str | None = 
         assert problem["field"] == field, problem
 
 
-async def settled(condition: Callable[[], T], within: float = 5.0) -> T:
+async def settled(condition: Callable[[], T], within: float = 60.0) -> T:
     """Give the event loop its turns until `condition` is true."""
     async with asyncio.timeout(within):
         while not (value := condition()):  # noqa: ASYNC110 - turns, no time: what is waited for has no event
@@ -211,16 +215,30 @@ class Wire(asyncio.Transport):
 class Caller:
     """One raw ASGI request whose client may hang up."""
 
-    def __init__(self, served: Served, method: str, path: str, body: bytes = b"", query: bytes = b"") -> None:
+    def __init__(
+        self,
+        served: Served,
+        method: str,
+        path: str,
+        body: bytes = b"",
+        query: bytes = b"",
+        *,
+        headers: Sequence[tuple[bytes, bytes]] = (),
+        chunks: Sequence[bytes] = (),
+    ) -> None:
+        """`chunks` come before `body`, which only comes where there is one to come after them."""
         self.status: int | None = None
         self.body = b""
         self._hang_up = asyncio.Event()
         self._asked = False
         self._body = body
+        self.chunks = list(chunks)
+        """What has not been asked for yet."""
         scope = {
             "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method,
             "scheme": "http", "path": path, "raw_path": path.encode(), "query_string": query, "root_path": "",
-            "headers": [(b"host", b"localhost")], "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 80),
+            "headers": [(b"host", b"localhost"), *headers], "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 80),
         }  # fmt: skip
         self.task = asyncio.ensure_future(served.app(scope, self._receive, self._send))
 
@@ -233,6 +251,9 @@ class Caller:
         self._hang_up.set()
 
     async def _receive(self) -> dict[str, Any]:
+        if self.chunks:
+            self._asked = not self._body
+            return {"type": "http.request", "body": self.chunks.pop(0), "more_body": True}
         if not self._asked:
             self._asked = True
             return {"type": "http.request", "body": self._body, "more_body": False}

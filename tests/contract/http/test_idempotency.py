@@ -39,7 +39,7 @@ def test_a_batch_too(q: Served) -> None:
 def test_it_survives_a_restart_and_lasts_a_day(q: Served) -> None:
     first = send(q, "k")
     q.run(q.app.close())
-    q.advance(DAY - 1)
+    q.clock.advance(DAY - 1)
     assert send(q, "k").content == first.content
     q.advance(1)
     assert send(q, "k").content != first.content

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-import time
 from typing import Any
 
 import pytest
 
 from tests.contract.http.served import Caller, Served, TestClient, refused, settled
+from tests.harness import until
 from windlass.message import Message
 
 
@@ -42,7 +42,7 @@ class Crowd:
     async def leave(self) -> None:
         for caller in self.callers:
             caller.hang_up()
-        await asyncio.wait_for(asyncio.gather(*(caller.task for caller in self.callers)), 5)
+        await asyncio.wait_for(asyncio.gather(*(caller.task for caller in self.callers)), 60)
 
 
 def content(caller: Caller) -> Any:
@@ -54,7 +54,7 @@ def test_a_long_poll_is_answered_when_a_message_comes(q: Served) -> None:
         crowd = Crowd(q)
         caller = await crowd.join(lease=30)
         await crowd.send("x")
-        await asyncio.wait_for(caller.task, 5)
+        await asyncio.wait_for(caller.task, 60)
         return caller
 
     caller = q.run(scenario())
@@ -82,7 +82,7 @@ def test_waiters_are_served_in_order_of_arrival(q: Served) -> None:
         callers = [await crowd.join() for _ in range(5)]
         for n in range(5):
             await crowd.send(n)
-            await asyncio.wait_for(asyncio.wait([caller.task for caller in callers[: n + 1]]), 5)
+            await asyncio.wait_for(asyncio.wait([caller.task for caller in callers[: n + 1]]), 60)
         return [content(caller) for caller in callers]
 
     assert q.run(scenario()) == [0, 1, 2, 3, 4]
@@ -93,7 +93,7 @@ def test_a_batch_goes_to_as_many_waiters_in_order(q: Served) -> None:
         crowd = Crowd(q)
         callers = [await crowd.join() for _ in range(3)]
         await crowd.send("a", "b", "c", "d")
-        await asyncio.wait_for(asyncio.gather(*(caller.task for caller in callers)), 5)
+        await asyncio.wait_for(asyncio.gather(*(caller.task for caller in callers)), 60)
         return [content(caller) for caller in callers]
 
     assert q.run(scenario()) == ["a", "b", "c"]
@@ -107,7 +107,7 @@ def test_nobody_in_line_is_overtaken_by_a_plain_get(q: Served) -> None:
         crowd = Crowd(q)
         caller = await crowd.join()
         plain = (await asyncio.gather(crowd.send("x"), q.ask("GET", "/queues/q/messages")))[1]
-        await asyncio.wait_for(caller.task, 5)
+        await asyncio.wait_for(caller.task, 60)
         return content(caller), plain.status_code
 
     assert q.run(scenario()) == ("x", 204)
@@ -122,10 +122,10 @@ def test_one_message_wakes_one_waiter_and_idle_ones_cost_the_store_nothing(q: Se
             await crowd.join()
         calls = q.app.store.calls
         before = calls["receive"]
-        await asyncio.sleep(0.05)
+        await crowd.calm()  # that nobody asks later either, tests/unit/queues/test_waiting.py sees
         idle = calls["receive"] - before
         await crowd.send("x")
-        await asyncio.wait_for(crowd.callers[0].task, 5)
+        await asyncio.wait_for(crowd.callers[0].task, 60)
         await crowd.calm()
         woken = calls["receive"] - before
         assert sum(caller.task.done() for caller in crowd.callers) == 1
@@ -168,9 +168,9 @@ def test_who_hung_up_leaves_the_line_and_takes_nothing(q: Served) -> None:
         crowd = Crowd(q)
         first, second = await crowd.join(), await crowd.join()
         first.hang_up()
-        await asyncio.wait_for(first.task, 5)
+        await asyncio.wait_for(first.task, 60)
         await crowd.send("x")
-        await asyncio.wait_for(second.task, 5)
+        await asyncio.wait_for(second.task, 60)
         return content(second)
 
     assert q.run(scenario()) == "x"
@@ -193,7 +193,7 @@ def test_who_hangs_up_while_it_is_woken_passes_the_wake_up_on_before_anything_is
 
         q.app.store.receive = hanging_up  # type: ignore[method-assign, assignment]
         await crowd.send("x")
-        await asyncio.wait_for(asyncio.gather(first.task, second.task), 5)
+        await asyncio.wait_for(asyncio.gather(first.task, second.task), 60)
         return [content(first), content(second)]
 
     assert q.run(scenario()) == [None, "x"]
@@ -207,7 +207,7 @@ def test_a_lease_that_runs_out_wakes_a_waiter(q: Served) -> None:
         crowd = Crowd(q)
         caller = await crowd.join()
         await q.pass_time(10)
-        await asyncio.wait_for(caller.task, 5)
+        await asyncio.wait_for(caller.task, 60)
         return content(caller)
 
     assert q.run(scenario()) == "x"
@@ -234,7 +234,7 @@ def test_resuming_wakes_those_who_wait_on_a_paused_queue(q: Served) -> None:
         await crowd.calm()
         assert not caller.task.done()
         await q.ask("POST", "/queues/q/resume")
-        await asyncio.wait_for(caller.task, 5)
+        await asyncio.wait_for(caller.task, 60)
         return content(caller)
 
     assert q.run(scenario()) == "x"
@@ -254,9 +254,9 @@ def test_redrive_and_giving_back_wake_a_waiter(api: Served) -> None:
         crowd = Crowd(api)
         first, second = await crowd.join(), await crowd.join()
         await api.ask("POST", "/queues/q/redrive")
-        await asyncio.wait_for(first.task, 5)
+        await asyncio.wait_for(first.task, 60)
         await api.ask("PATCH", f"/queues/q/receipts/{receipt}", {"lease": 0})
-        await asyncio.wait_for(second.task, 5)
+        await asyncio.wait_for(second.task, 60)
         return [content(first), content(second)]
 
     assert api.run(scenario()) == ["dead", "back"]
@@ -269,7 +269,7 @@ def test_a_deleted_queue_lets_its_waiters_go_with_404(q: Served) -> None:
         crowd = Crowd(q)
         callers = [await crowd.join() for _ in range(3)]
         await q.ask("DELETE", "/queues/q")
-        await asyncio.wait_for(asyncio.gather(*(caller.task for caller in callers)), 5)
+        await asyncio.wait_for(asyncio.gather(*(caller.task for caller in callers)), 60)
         return [caller.status for caller in callers]
 
     assert q.run(scenario()) == [404] * 3
@@ -281,7 +281,7 @@ def test_a_stop_lets_everybody_go_with_204(q: Served) -> None:
         crowd = Crowd(q)
         callers = [await crowd.join() for _ in range(3)]
         q.app.release_waiters()
-        await asyncio.wait_for(asyncio.gather(*(caller.task for caller in callers)), 5)
+        await asyncio.wait_for(asyncio.gather(*(caller.task for caller in callers)), 60)
         late = await q.ask("GET", "/queues/q/messages?wait=60")
         return [*(caller.status for caller in callers), late.status_code]
 
@@ -307,7 +307,7 @@ def test_a_wait_with_max_takes_what_is_there_when_it_is_woken(q: Served) -> None
         crowd = Crowd(q)
         caller = await crowd.join(max=10)
         await crowd.send("a", "b")
-        await asyncio.wait_for(caller.task, 5)
+        await asyncio.wait_for(caller.task, 60)
         return caller.body
 
     assert q.run(scenario()).count(b'"content"') == 2
@@ -323,10 +323,7 @@ def test_a_message_sent_on_one_loop_wakes_a_waiter_on_another(q: Served) -> None
         answers: list[Any] = []
         waiting = threading.Thread(target=lambda: answers.append(client.get("/queues/q/messages?wait=20")))  # noqa: B023
         waiting.start()
-        deadline = time.monotonic() + 5
-        while not len(q.app.queues.lines):
-            assert time.monotonic() < deadline
-            time.sleep(0.001)
+        until(lambda: len(q.app.queues.lines) > 0, 5, "a waiter")
         q.send(n)
         waiting.join(10)
         assert answers[0].json()["content"] == n

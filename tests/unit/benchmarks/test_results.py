@@ -19,6 +19,7 @@ def options(tmp_path: Path) -> Options:
         threads=1,
         size=1000,
         waiters=100,
+        runners=100,
         only=(),
         windlass=Path("windlass"),
         scratch=tmp_path,

@@ -15,14 +15,19 @@ from windlass import cli
 REFERENCE = Path(__file__).parents[3] / "docs/reference/cli.md"
 
 COMMANDS = [
-    "send", "receive", "status", "queue create", "queue list", "queue show", "queue update", "queue peek",
+    "runner", "send", "receive", "status",
+    "queue create", "queue list", "queue show", "queue update", "queue peek",
     "queue purge", "queue redrive", "queue pause", "queue resume", "queue delete",
+    "problem add", "problem list", "problem show", "problem remove", "problem rejudge",
+    "submit", "submission show", "submission list", "submission rejudge",
+    "jobs", "job run", "job show", "job cancel", "runners", "doctor",
 ]  # fmt: skip
 
 HEAD = """\
 # Client commands
 
-These speak HTTP to a server. All of them take:
+These speak HTTP to a server; only [`windlass doctor`](#windlass-doctor) looks at the machine it is on, and
+takes `--json` alone. `windlass runner` takes `--server`. The others take:
 
 - `--server URL`, or `WINDLASS_URL`: the server's address, `http://127.0.0.1:8000` unless told.
 - `--key KEY`, or `WINDLASS_KEY`: an [API key](../how-to/api-keys.md).
@@ -32,9 +37,12 @@ These speak HTTP to a server. All of them take:
 
 Exit status: 0 when it did what was asked, also when there was no message; 1 when it failed, with a line that
 says why and one that says what to do; 2 for a wrong command line; 130 after Ctrl-C (0 for `receive --follow`,
-where that is the way to end it); 141 when the reader of its output went away.
+where that is the way to end it); 141 when the reader of its output went away. `submit --watch` and
+`submission rejudge --watch` end with 0 for AC and 1 for any other verdict, `job run` as its command does.
 
-`windlass queue send` and `windlass queue receive` are the same as `windlass send` and `windlass receive`.
+`windlass queue send` and `windlass queue receive` are the same as `windlass send` and `windlass receive`,
+`windlass job list` is the same as `windlass jobs`. How the last ones are used:
+[submit programs](../how-to/submit.md), [run commands on other machines](../how-to/jobs.md).
 """
 
 

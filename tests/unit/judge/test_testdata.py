@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from windlass.errors import Invalid, TooLarge
 from windlass.judge import testdata
-from windlass.judge.testdata import Case, cases_of, unpack
+from windlass.judge.testdata import Case, cases_of, programs_of, unpack
 
 Files = dict[str | zipfile.ZipInfo, bytes]
 
@@ -66,8 +66,14 @@ def test_cases_come_in_order_and_files_as_they_were(tmp_path: Path) -> None:
         ({"\u0660\u06613\u0663.in": b""}, "no place"),
         ({"0103.IN": b""}, "no place"),
         ({".DS_Store": b""}, "no place"),
+        ({"checker.c": b""}, "no place"),
+        ({"Checker.cpp": b""}, "no place"),
+        ({"data/checker.cpp": b""}, "no place"),
+        ({with_mode("checker.cpp", stat.S_IFLNK | 0o777): b"/etc/passwd"}, "no place"),
+        ({"interactor.cpp": b"", with_mode("interactor.cpp", 0): b""}, "twice"),
         ({with_mode("0103.in", stat.S_IFLNK | 0o777): b"/etc/passwd", "0103.out": b""}, "no place"),
         ({with_mode("0103.in", stat.S_IFIFO | 0o777): b"", "0103.out": b""}, "no place"),
+        ({with_mode("0103.in", stat.S_IFCHR | 0o777): b"", "0103.out": b""}, "no place"),
         ({with_mode("0101.in", 0): b"again"}, "twice"),
         ({"0103.in": b""}, "0103.out is missing"),
         ({"0103.out": b""}, "0103.in is missing"),
@@ -101,8 +107,25 @@ def test_missing_and_extra_cases_are_refused(counts: list[int]) -> None:
 
 def test_no_case_is_no_test_data() -> None:
     """Planted defect: a job with zero cases, which never ends or is always right."""
-    with pytest.raises(Invalid, match="no case"):
-        cases_of(packed({}))
+    archives: list[Files] = [{}, {"checker.cpp": b"int main() {}"}]
+    for files in archives:
+        with pytest.raises(Invalid, match="no case"):
+            cases_of(packed(files))
+
+
+def test_the_programs_of_a_problem_travel_with_its_cases(tmp_path: Path) -> None:
+    programs: Files = {"checker.cpp": b"int main() {}", "interactor.cpp": b"int main() { return 1; }"}
+    archive = packed({**programs, **GOOD})
+    assert cases_of(archive, [2, 1]) == unpack(archive, tmp_path, [2, 1])
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {**GOOD, **programs}
+    assert programs_of(archive) == ["checker.cpp", "interactor.cpp"]
+    assert programs_of(packed(GOOD)) == []
+
+
+def test_a_program_has_less_room_than_a_case() -> None:
+    """Planted defect: a checker of 256 MB, compiled for every job."""
+    with pytest.raises(TooLarge, match=r"checker\.cpp"):
+        cases_of(packed({**GOOD, "checker.cpp": b" " * (testdata.MAX_PROGRAM + 1)}))
 
 
 @pytest.mark.parametrize("size", [testdata.MAX_FILE + 1, 0xFFFFFFF0])

@@ -61,6 +61,14 @@ def test_the_worst_is_one_of_them_and_accepted_only_if_all_are(found: list[Statu
     assert (worst(found) is Status.ACCEPTED) == all(status is Status.ACCEPTED for status in found)
 
 
+def test_all_cases_give_all_points() -> None:
+    """Planted defect: a share of n / n that rounds to less."""
+    for count in range(1, 100):
+        for tenths in range(1, 1000):
+            points = tenths / 10
+            assert score(points, [Status.ACCEPTED] * count, partial=True) == points
+
+
 @given(statuses, st.floats(0, 1000))
 def test_scores_lie_between_nothing_and_all(found: list[Status], points: float) -> None:
     whole, partial = score(points, found, partial=False), score(points, found, partial=True)

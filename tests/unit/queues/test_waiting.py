@@ -7,7 +7,7 @@ import threading
 from collections.abc import Coroutine
 from typing import Any
 
-from tests.harness import until
+from tests.harness import Jumping, until
 from windlass.message import Message
 from windlass.queues.waiting import Lines
 
@@ -38,6 +38,13 @@ class Line:
     async def answer(self, name: str, *messages: Message) -> None:
         self.attempts[name][-1].set_result(list(messages))
         await turns()
+
+    async def crowd(self, names: str) -> None:
+        """All in line, and none with an attempt on its way."""
+        for name in names:
+            await self.join(name)
+            if self.attempts[name]:
+                await self.answer(name)
 
     def tried(self) -> dict[str, int]:
         return {name: len(made) for name, made in self.attempts.items()}
@@ -76,13 +83,24 @@ def test_who_comes_while_all_are_busy_tries_too() -> None:
     run(scenario())
 
 
+def test_who_waits_does_nothing_until_something_comes() -> None:
+    """Planted defect: polling, at whatever pace."""
+
+    async def scenario() -> None:
+        line = Line()
+        await line.crowd("abc")
+        before = line.tried()
+        await asyncio.sleep(50)  # of the loop's time
+        assert line.tried() == before
+
+    with asyncio.Runner(loop_factory=Jumping) as runner:
+        runner.run(scenario())
+
+
 def test_as_many_are_woken_as_messages_came_in_order_and_the_busy_are_passed_by() -> None:
     async def scenario() -> None:
         line = Line()
-        for name in "abcd":
-            await line.join(name)
-            if line.attempts[name]:
-                await line.answer(name)
+        await line.crowd("abcd")
         line.lines.wake("q", 2)
         await turns()
         assert line.tried() == {"a": 2, "b": 1, "c": 0, "d": 0}
@@ -177,10 +195,7 @@ def test_a_stop_lets_everybody_go_and_nobody_wait_again() -> None:
 def test_a_deleted_queue_wakes_everybody() -> None:
     async def scenario() -> None:
         line = Line()
-        for name in "abc":
-            await line.join(name)
-            if line.attempts[name]:
-                await line.answer(name)
+        await line.crowd("abc")
         line.lines.wake_all("q")
         line.lines.wake_all("another")
         assert line.tried() == {"a": 2, "b": 1, "c": 1}

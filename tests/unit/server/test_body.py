@@ -48,9 +48,9 @@ def test_looking_for_depth_takes_no_time_to_speak_of() -> None:
     """Planted defect: a loop over every byte, or a pattern that goes back and forth: a body of 16 MiB would
     stop everybody for seconds."""
     text = b"[" + b",".join([b'"lorem [ipsum] \\" dolor"'] * 700_000) + b"]"
-    begun = time.perf_counter()
+    begun = time.process_time()
     check_depth(text, "content")
-    assert time.perf_counter() - begun < 2
+    assert time.process_time() - begun < 2
 
 
 @given(st.text(alphabet=st.characters(codec=None)))

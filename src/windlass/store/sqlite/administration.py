@@ -9,25 +9,24 @@ import msgspec
 
 from windlass.errors import Invalid, MessageGone, MessageLeased, QueueExists, QueueInUse
 from windlass.message import QueueInfo, QueueSettings, State
-from windlass.store.base import Key
+from windlass.store.base import Key, Runner
 from windlass.store.sqlite import ready
 from windlass.store.sqlite.memory import EXPIRING, GROUPED, QueueState, encode_settings
-from windlass.store.sqlite.rows import BY_ID, COLUMNS, WITHOUT_CONTENT, Row, fetch, numbers
+from windlass.store.sqlite.past import longer
+from windlass.store.sqlite.rows import BY_ID, Row, columns, fetch, numbers
 from windlass.store.sqlite.settling import move
 from windlass.store.sqlite.transaction import Transaction
 
 _encode = msgspec.json.Encoder().encode
 
 _BITE = 64
-_DEAD_HERE = COLUMNS.format(
-    content=WITHOUT_CONTENT,
-    source="deliveries d CROSS JOIN messages m ON m.id = d.id"
+_DEAD_HERE = columns(
+    "deliveries d CROSS JOIN messages m ON m.id = d.id"
     " WHERE d.generation = ?1 AND d.state = 3 ORDER BY d.since, d.id LIMIT ?2",
 )
 # Letters that are ready, those of one queue after those of another; ?3 is the queue, or it is all of them.
-_DEAD_LETTERS = COLUMNS.format(
-    content=WITHOUT_CONTENT,
-    source="messages m INDEXED BY messages_origin LEFT JOIN deliveries d ON d.id = m.id"
+_DEAD_LETTERS = columns(
+    "messages m INDEXED BY messages_origin LEFT JOIN deliveries d ON d.id = m.id"
     " WHERE m.generation = ?1 AND m.origin BETWEEN ?3 AND ?4 AND EXISTS"
     " (SELECT 1 FROM ready r WHERE r.generation = ?1 AND r.rank = m.rank AND r.seq = m.seq)"
     " ORDER BY m.origin, m.seq LIMIT ?2",
@@ -131,16 +130,16 @@ def _abandon(tx: Transaction, queue: QueueState) -> None:
     tx.falls_due(tx.now)
 
 
-def cancel(tx: Transaction, name: str, number: int) -> None:
+def cancel(tx: Transaction, name: str, number: int, leased: bool, how: str, outcome: bytes | None) -> None:
     tx.memory.queue(name)
     rows = fetch(tx.db, BY_ID, (numbers([number]),))
     queue = tx.memory.by_generation.get(rows[0].generation) if rows else None
     if queue is None or queue.name != name:
         raise MessageGone
     place = tx.place(queue, rows[0])
-    if place is State.LEASED:
+    if place is State.LEASED and not leased:
         raise MessageLeased("The message is leased. Wait until its lease is over, or acknowledge it.")
-    tx.end(queue, rows[0], "cancelled", place=place)
+    tx.end(queue, rows[0], how, place=place, outcome=outcome, tell=outcome is not None)
 
 
 def redrive(tx: Transaction, name: str, limit: int) -> tuple[int, bool]:
@@ -176,8 +175,8 @@ def _restart(tx: Transaction, source: QueueState, target: QueueState, row: Row, 
     event = f'{{"event":"redriven","at":{tx.now}}}'
     tx.db.execute(
         "UPDATE deliveries SET generation = ?, state = 0, due = NULL, since = NULL, count = 0, base = 0,"
-        " life = coalesce(life || ',', '') || ? WHERE id = ?",
-        (target.generation, event, row.id),
+        " life = ? WHERE id = ?",
+        (target.generation, longer(row.life, event), row.id),
     )
     tx.enter(target, row.id, seq, row.rank, row.grp, row.expires)
 
@@ -192,3 +191,43 @@ def add_key(tx: Transaction, key: Key) -> None:
 def remove_key(tx: Transaction, key_id: str) -> bool:
     tx.db.execute("DELETE FROM keys WHERE id = ?", (key_id,))
     return tx.db.changes() > 0
+
+
+def told(tx: Transaction, number: int, keep: int) -> None:
+    until = tx.now + keep
+    tx.db.execute(
+        "UPDATE ended SET untold = NULL, until = ? WHERE id = ? AND untold IS NOT NULL", (until, number)
+    )
+    known = tx.db.changes()
+    tx.db.execute(
+        "UPDATE deliveries SET claim = NULL, due = ? WHERE id = ? AND state = 3 AND claim IS NOT NULL",
+        (until, number),
+    )
+    if known or tx.db.changes():
+        tx.falls_due(until)
+
+
+def add_runner(tx: Transaction, runner: Runner) -> Runner:
+    numbered = msgspec.structs.replace(runner, number=_next(tx, "next_runner"))
+    tx.db.execute(
+        "INSERT INTO runners (id, name, digest, labels, features, created_at, seen_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (
+            numbered.number,
+            numbered.name,
+            numbered.digest,
+            _encode(numbered.labels).decode(),
+            _encode(numbered.features).decode(),
+            numbered.created_at,
+            numbered.seen_at,
+        ),
+    )
+    return numbered
+
+
+def seen_runner(tx: Transaction, number: int, at: int) -> None:
+    tx.db.execute("UPDATE runners SET seen_at = ? WHERE id = ?", (at, number))
+
+
+def remove_runner(tx: Transaction, number: int) -> None:
+    tx.db.execute("DELETE FROM runners WHERE id = ?", (number,))

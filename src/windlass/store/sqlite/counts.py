@@ -7,12 +7,17 @@ the log. At the start the log's tail is added up, so a crash at any point leaves
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 import apsw
 import msgspec
 
+from windlass.store.sqlite.changes import Change
 from windlass.store.sqlite.memory import COUNTS, Memory
+
+if TYPE_CHECKING:
+    from windlass.store.sqlite.transaction import Transaction
 
 FOLD_AFTER = 2_000
 """Log entries that start a fold."""
@@ -43,12 +48,9 @@ def load(db: apsw.Connection, memory: Memory) -> set[int]:
     return logged
 
 
-def append(db: apsw.Connection, memory: Memory, differences: Mapping[int, Sequence[int]]) -> None:
+def append(tx: Transaction) -> None:
     """Log one commit's differences."""
-    db.execute(
-        "INSERT INTO count_log (entry, differences) VALUES (?, ?)",
-        (memory.log_entry + 1, _encode(differences).decode()),
-    )
+    tx.changes.add(Change.COUNTS, tx.memory.log_entry + 1, _encode(tx.differences).decode())
 
 
 class Fold:

@@ -6,7 +6,7 @@ from asyncio import Future
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
-from windlass.message import Acknowledgement, Message, Once, Options, Sent, Settled
+from windlass.message import Acknowledgement, Extension, Message, Once, Options, Sent, Settled
 from windlass.store.base import Caller
 from windlass.store.sqlite.transaction import Transaction
 
@@ -44,7 +44,7 @@ class Send(Operation[Sent]):
 
 
 class Receive(Operation[list[Message]]):
-    __slots__ = ("caller", "holder", "lease", "limit", "queue")
+    __slots__ = ("caller", "claim", "holder", "lease", "limit", "queue")
 
     def __init__(
         self,
@@ -54,10 +54,12 @@ class Receive(Operation[list[Message]]):
         lease: int | None,
         holder: str,
         caller: Caller | None,
+        claim: str | None,
     ) -> None:
         self.future = future
         self.result = self.error = None
         self.queue = queue
+        self.claim = claim
         self.limit = limit
         self.lease = lease
         self.holder = holder
@@ -78,6 +80,18 @@ class Acknowledge(Operation[list[Settled]]):
         self.result = self.error = None
         self.queue = queue
         self.acknowledgements = acknowledgements
+
+
+class Extend(Operation[list[int | Settled]]):
+    __slots__ = ("extensions", "queue")
+
+    def __init__(
+        self, future: Future[list[int | Settled]], queue: str | None, extensions: Sequence[Extension]
+    ) -> None:
+        self.future = future
+        self.result = self.error = None
+        self.queue = queue
+        self.extensions = extensions
 
 
 class Step(Operation[Any]):

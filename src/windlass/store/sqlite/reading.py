@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -12,18 +13,21 @@ import apsw
 import msgspec
 
 from windlass.errors import StoreUnavailable
-from windlass.message import MAX_BATCH_BYTES, Life, Message, State
+from windlass.message import MAX_BATCH_BYTES, End, Held, Life, Message, State
 from windlass.store.sqlite.memory import Memory
 from windlass.store.sqlite.ready import LIVING_ROWS, bounds, fitting, oldest
-from windlass.store.sqlite.rows import COLUMNS, WITH_CONTENT, Row, events_of, fetch, numbers
+from windlass.store.sqlite.rows import IDS, Row, columns, events_of, fetch, numbers
 from windlass.store.sqlite.transaction import Transaction
 
 R = TypeVar("R")
 
-_BY_ID = COLUMNS.format(
-    content=WITH_CONTENT,
-    source="carray(?1) c CROSS JOIN messages m ON m.id = c.value LEFT JOIN deliveries d ON d.id = m.id",
+_BY_ID = columns(IDS, content=True)
+_CLAIMED = (
+    "deliveries d INDEXED BY deliveries_claimed CROSS JOIN messages m ON m.id = d.id"
+    " WHERE d.claim IS NOT NULL AND d.state = {state} ORDER BY d.id LIMIT ?1"
 )
+_HELD = columns(_CLAIMED.format(state=int(State.LEASED)))
+_DIED = columns(_CLAIMED.format(state=int(State.DEAD)), content=True)
 _WAITING = (
     "deliveries d INDEXED BY deliveries_due CROSS JOIN messages m ON m.id = d.id"
     " WHERE d.due IS NOT NULL AND d.generation = ?1 AND d.state = {state} ORDER BY d.due LIMIT ?2"
@@ -38,7 +42,10 @@ _SOURCES = {
     State.DEAD: "deliveries d CROSS JOIN messages m ON m.id = d.id"
     " WHERE d.generation = ?1 AND d.state = 3 ORDER BY d.since, d.id LIMIT ?2",
 }
-_PEEK = {state: COLUMNS.format(content=WITH_CONTENT, source=source) for state, source in _SOURCES.items()}
+_PEEK = {state: columns(source, content=True) for state, source in _SOURCES.items()}
+_ENDED = "SELECT id, life FROM ended WHERE id IN carray(?) AND until > ?"
+_FIND_AT_ONCE = 16
+"""Messages that one look finds: with contents of 16 MiB they fill the memory of a small machine."""
 _SIZES = {
     state: "SELECT count(*) FROM (SELECT sum(size) OVER (ROWS UNBOUNDED PRECEDING) AS total"
     f" FROM (SELECT length(m.content) AS size FROM {source})) WHERE total <= {MAX_BATCH_BYTES}"
@@ -57,6 +64,9 @@ class Readers:
         self._now = now
         self._local = threading.local()
         self._opened: list[apsw.Connection] = []
+        self._sought: dict[asyncio.AbstractEventLoop, deque[tuple[int, asyncio.Future[Life | None]]]] = {}
+        """Who looks for which message, while a look is under way, by event loop."""
+        self._looks: set[asyncio.Task[None]] = set()
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="windlass-reader")
 
     async def run(self, query: Callable[[apsw.Connection], R]) -> R:
@@ -106,21 +116,81 @@ class Readers:
         return await self.run(lambda db: oldest(db, queue, now)) if queue.counts[State.READY] else None
 
     async def find(self, number: int) -> Life | None:
-        return await self.run(lambda db: self._find(db, number))
+        """Those who come while a look is under way share the next: a thread's turn costs more than a row."""
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[Life | None] = loop.create_future()
+        line = self._sought.get(loop)
+        if line is None:
+            line = self._sought[loop] = deque()
+            look = loop.create_task(self._look(loop, line))
+            self._looks.add(look)
+            look.add_done_callback(self._looks.discard)
+        line.append((number, found))
+        return await found
 
-    def _find(self, db: apsw.Connection, number: int) -> Life | None:
-        rows = fetch(db, _BY_ID, (numbers([number]),))
-        if rows:
-            row = rows[0]
+    async def _look(
+        self, loop: asyncio.AbstractEventLoop, line: deque[tuple[int, asyncio.Future[Life | None]]]
+    ) -> None:
+        try:
+            while line:
+                sought = [line.popleft() for _ in range(min(len(line), _FIND_AT_ONCE))]
+                ids = [number for number, _ in sought]
+                try:
+                    lives = await self.run(lambda db, ids=ids: self._find(db, ids))  # type: ignore[misc]
+                except Exception as error:  # noqa: BLE001 - each of those who wait raises it
+                    for _, found in sought:
+                        if not found.done():
+                            found.set_exception(error)
+                    continue
+                for number, found in sought:
+                    if not found.done():
+                        found.set_result(lives.get(number))
+        finally:
+            del self._sought[loop]
+
+    async def held(self) -> list[Held]:
+        rows = await self.run(lambda db: fetch(db, _HELD, (-1,)))
+        return [
+            Held(
+                row.message(queue, delivery=row.token or 0, lease_until=row.due or 0),
+                row.holder or "",
+                row.claim or "",
+                bool(row.tentative),
+                row.since or 0,
+            )
+            for row in rows
+            if (queue := self._memory.by_generation.get(row.generation))
+        ]
+
+    async def untold(self, limit: int) -> list[End]:
+        def query(db: apsw.Connection) -> list[End]:
+            ends = [
+                End(number, life.outcome, life)
+                for number, text in db.execute(
+                    "SELECT id, life FROM ended WHERE untold IS NOT NULL ORDER BY id LIMIT ?", (limit,)
+                )
+                if (life := _ended(number, msgspec.json.decode(text)))
+            ]
+            for row in fetch(db, _DIED, (limit,)):
+                if queue := self._memory.by_generation.get(row.generation):
+                    life = Life(row.message(queue), "dead", queue.name, events_of(row))
+                    ends.append(End(row.id, None, life))
+            return sorted(ends, key=lambda end: end.number)[:limit]
+
+        return await self.run(query)
+
+    def _find(self, db: apsw.Connection, ids: Sequence[int]) -> dict[int, Life]:
+        lives: dict[int, Life] = {}
+        for row in fetch(db, _BY_ID, (numbers(ids),)):
             queue = self._memory.by_generation.get(row.generation)
-            if queue is None:
-                return None
-            place = Transaction(db, self._memory, 0).place(queue, row)
-            return Life(row.message(queue), place.name.lower(), queue.name, events_of(row))
-        record = db.execute(
-            "SELECT life FROM ended WHERE id = ? AND until > ?", (number, self._now())
-        ).fetchone()
-        return _ended(number, msgspec.json.decode(record[0])) if record else None
+            if queue is not None:
+                place = Transaction(db, self._memory, 0).place(queue, row)
+                lives[row.id] = Life(row.message(queue), place.name.lower(), queue.name, events_of(row))
+        ended = [number for number in ids if number not in lives]
+        if ended:
+            for number, text in db.execute(_ENDED, (numbers(ended), self._now())):
+                lives[number] = _ended(number, msgspec.json.decode(text))
+        return lives
 
 
 def _ended(number: int, record: dict[str, Any]) -> Life:

@@ -7,29 +7,50 @@ Finding the next message costs the same whatever lies before it that may not lea
 - What a retention ends is all that came before a moment. Numbers and times of entry rise together, so the
   last number that is past is found by halving, and remembered.
 
-A queue without either has its next messages at the very front of `ready`.
+A queue without either has its next messages at the very front of `ready`, whose rows are runs: messages that
+were sent one after the other and have not been touched since are one row, however many they are.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import apsw
 
 from windlass.message import MAX_BATCH_BYTES
+from windlass.store.sqlite.changes import Change
 from windlass.store.sqlite.memory import EXPIRING, GROUPED, QueueState
-from windlass.store.sqlite.rows import COLUMNS, FEW_COLUMNS, WITH_CONTENT, Row, fetch, numbers
+from windlass.store.sqlite.rows import OF_RUN, Row, columns, fetch, few_columns, numbers
 
 if TYPE_CHECKING:
     from windlass.store.sqlite.transaction import Transaction
 
-_FRONT = "SELECT id, rank, seq FROM ready WHERE generation = ?1 ORDER BY rank, seq LIMIT ?2"
+PLAIN_RANK = 9
+"""Of messages without a priority."""
+
+_FRONT = (
+    "ready r CROSS JOIN messages m ON m.id BETWEEN r.id AND r.id + r.amount - 1"
+    " LEFT JOIN deliveries d ON d.id = m.id WHERE r.generation = ?1 ORDER BY r.rank, r.seq, m.id LIMIT ?2"
+)
+_FRONT_ROWS = columns(_FRONT, content=True, run=OF_RUN)
+_PLAIN_ROWS = few_columns(_FRONT)
+_FRONT_SIZE = f"SELECT sum(size) FROM (SELECT length(m.content) AS size FROM {_FRONT})"
+# The first of each of many queues.
+_FIRSTS = few_columns(
+    "carray(?1) q CROSS JOIN ready r ON r.generation = q.value AND (r.rank, r.seq) ="
+    " (SELECT rank, seq FROM ready WHERE generation = q.value ORDER BY rank, seq LIMIT 1)"
+    " CROSS JOIN messages m ON m.id = r.id LEFT JOIN deliveries d ON d.id = m.id"
+)
+# Behind a number (?4): the run in which it lies leads on, without it.
 _LIVING = """
     SELECT id, rank, seq FROM (
-        SELECT r.id AS id, r.rank AS rank, r.seq AS seq
-          FROM ranks k CROSS JOIN ready r ON r.generation = ?1 AND r.rank = k.rank AND r.seq > ?4
-         ORDER BY k.rank, r.seq LIMIT ?2)
+        SELECT m.id AS id, k.rank AS rank, m.seq AS seq
+          FROM ranks k
+         CROSS JOIN ready r ON r.generation = ?1 AND r.rank = k.rank AND r.seq >=
+               coalesce((SELECT max(seq) FROM ready WHERE generation = ?1 AND rank = k.rank AND seq <= ?4), 0)
+         CROSS JOIN messages m ON m.id BETWEEN r.id + max(0, ?4 + 1 - r.seq) AND r.id + r.amount - 1
+         ORDER BY k.rank, r.seq, m.id LIMIT ?2)
     UNION ALL
     SELECT id, rank, seq FROM (
         SELECT f.id AS id, f.rank AS rank, f.seq AS seq
@@ -42,40 +63,40 @@ _LIVING = """
          ORDER BY k.rank, b.block, f.seq LIMIT ?2)
     ORDER BY rank, seq LIMIT ?2
 """
-_ROWS = (
-    "({ids}) r CROSS JOIN messages m ON m.id = r.id LEFT JOIN deliveries d ON d.id = r.id"
-    " ORDER BY r.rank, r.seq"
+LIVING_ROWS = columns(
+    f"({_LIVING}) r CROSS JOIN messages m ON m.id = r.id LEFT JOIN deliveries d ON d.id = r.id"
+    " ORDER BY r.rank, r.seq",
+    content=True,
 )
-_FRONT_ROWS = COLUMNS.format(content=WITH_CONTENT, source=_ROWS.format(ids=_FRONT))
-_PLAIN_ROWS = FEW_COLUMNS.format(content=WITH_CONTENT, source=_ROWS.format(ids=_FRONT))
-LIVING_ROWS = COLUMNS.format(content=WITH_CONTENT, source=_ROWS.format(ids=_LIVING))
-_SIZE = "SELECT sum(length(m.content)) FROM ({ids}) r CROSS JOIN messages m ON m.id = r.id"
-_FRONT_SIZE = _SIZE.format(ids=_FRONT)
-_LIVING_SIZE = _SIZE.format(ids=_LIVING)
+_LIVING_SIZE = f"SELECT sum(length(m.content)) FROM ({_LIVING}) r CROSS JOIN messages m ON m.id = r.id"
 FITTING = (
     "SELECT count(*) FROM (SELECT sum(length(m.content)) OVER (ORDER BY r.rank, r.seq) AS total"
     f" FROM ({_LIVING}) r CROSS JOIN messages m ON m.id = r.id) WHERE total <= {MAX_BATCH_BYTES}"
 )
-# The first of each rank behind a number.
-_BEHIND = " UNION ALL ".join(
-    f"""
-    SELECT r.seq, m.at
+# The first message of rank k in a run behind the number ?2: the run in which that lies, or the one after it.
+_NEXT_IN_RUNS = """
+      ready r ON r.generation = ?1 AND r.rank = k.rank AND r.seq = coalesce(
+            (SELECT seq
+               FROM (SELECT seq, amount FROM ready WHERE generation = ?1 AND rank = k.rank AND seq <= ?2
+                      ORDER BY seq DESC LIMIT 1)
+              WHERE seq + amount - 1 > ?2),
+            (SELECT min(seq) FROM ready WHERE generation = ?1 AND rank = k.rank AND seq > ?2))
+ CROSS JOIN messages m ON m.id = r.id + max(0, ?2 + 1 - r.seq)
+"""
+_BEHIND = f"""
+    SELECT m.seq, m.at FROM ranks k CROSS JOIN {_NEXT_IN_RUNS}
+    UNION ALL
+    SELECT f.seq, m.at
       FROM ranks k
-     CROSS JOIN {table} r
-        ON r.generation = ?1 AND r.rank = k.rank
-           AND r.seq = (SELECT min(seq) FROM {table} WHERE generation = ?1 AND rank = k.rank AND seq > ?2)
-     CROSS JOIN messages m ON m.id = r.id
-    """
-    for table in ("ready", "fleeting")
-)
-
+     CROSS JOIN fleeting f
+        ON f.generation = ?1 AND f.rank = k.rank
+           AND f.seq = (SELECT min(seq) FROM fleeting WHERE generation = ?1 AND rank = k.rank AND seq > ?2)
+     CROSS JOIN messages m ON m.id = f.id
+"""
 # The oldest of a rank is its first, among those with a ttl the first of a block that is not over.
-_OLDEST = """
+_OLDEST = f"""
     SELECT min(at) FROM (
-        SELECT m.at
-          FROM ranks k CROSS JOIN ready r ON r.generation = ?1 AND r.rank = k.rank
-               AND r.seq = (SELECT min(seq) FROM ready WHERE generation = ?1 AND rank = k.rank AND seq > ?2)
-         CROSS JOIN messages m ON m.id = r.id
+        SELECT m.at FROM ranks k CROSS JOIN {_NEXT_IN_RUNS}
         UNION ALL
         SELECT (SELECT m.at
                   FROM fleeting_blocks b
@@ -92,16 +113,24 @@ _OLDEST = """
 def heads(tx: Transaction, queue: QueueState, limit: int, *, timeless: bool) -> list[Row]:
     """The next messages to leave, at most `limit`: by leave_front where `timeless`, by leave elsewhere."""
     if timeless:
-        plain = not queue.remembers and not tx.counted(queue, GROUPED)
-        return fetch(tx.db, _PLAIN_ROWS if plain else _FRONT_ROWS, (queue.generation, limit))
+        plain = is_plain(tx, queue)
+        front = tx.front(queue, limit)
+        return fetch(front, _PLAIN_ROWS if plain else _FRONT_ROWS, (queue.generation, limit))
     queue.past = past(tx.db, queue, tx.now)
     return fetch(tx.db, LIVING_ROWS, (queue.generation, limit, tx.now, queue.past))
+
+
+def firsts(tx: Transaction, queues: Sequence[QueueState]) -> list[Row]:
+    """The first message of each of these timeless and plain queues, if it has one."""
+    for queue in queues:
+        tx.front(queue, 1)
+    return fetch(tx.as_it_is, _FIRSTS, (numbers(queue.generation for queue in queues),))
 
 
 def size(tx: Transaction, queue: QueueState, limit: int) -> int:
     """Bytes of content of the next `limit` messages."""
     if timeless(tx, queue):
-        row = tx.db.execute(_FRONT_SIZE, (queue.generation, limit)).fetchone()
+        row = tx.front(queue, limit).execute(_FRONT_SIZE, (queue.generation, limit)).fetchone()
     else:
         row = tx.db.execute(_LIVING_SIZE, bounds(tx.db, queue, limit, tx.now)).fetchone()
     return int(row[0] or 0) if row else 0
@@ -111,6 +140,11 @@ def fitting(db: apsw.Connection, queue: QueueState, limit: int, now: int) -> int
     """How many of the next `limit` messages one answer may hold: 16 MiB of content, but one in any case."""
     row = next(db.execute(FITTING, bounds(db, queue, limit, now)))
     return max(1, int(row[0]))
+
+
+def is_plain(tx: Transaction, queue: QueueState) -> bool:
+    """True where a receive needs few_columns only."""
+    return not queue.remembers and not tx.counted(queue, GROUPED)
 
 
 def timeless(tx: Transaction, queue: QueueState) -> bool:
@@ -203,12 +237,25 @@ def enter_all(tx: Transaction, queue: QueueState, rows: Sequence[Row]) -> None:
     tx.became_ready(queue, len(rows))
 
 
-def leave_front(tx: Transaction, queue: QueueState, last: Row) -> None:
-    """All of a timeless queue up to `last` are ready no more."""
-    tx.db.execute(
-        "DELETE FROM ready WHERE generation = ? AND (rank, seq) <= (?, ?)",
-        (queue.generation, last.rank, last.seq),
-    )
+def append(tx: Transaction, queue: QueueState, first: int, amount: int) -> None:
+    """New plain messages, `amount` numbers from `first` on, are ready."""
+    tx.changes.add(Change.RUN, queue.generation, PLAIN_RANK, first, first, amount)
+    if tx.appended.get(queue.generation, 0) >= 0:
+        tx.appended[queue.generation] = tx.appended.get(queue.generation, 0) + amount
+    tx.became_ready(queue, amount)
+
+
+def leave_front(tx: Transaction, queue: QueueState, rows: Sequence[Row]) -> None:
+    """The first messages of a timeless queue, just read, are ready no more."""
+    first, last = rows[0], rows[-1]
+    taken = last.seq + 1 - last.run
+    if taken == last.amount:
+        tx.changes.add(Change.FRONT, queue.generation, last.rank, last.run)
+    else:
+        if (first.rank, first.run) != (last.rank, last.run):
+            tx.changes.add(Change.FRONT, queue.generation, last.rank, last.run - 1)
+        tx.changes.add(Change.TRIM, queue.generation, last.rank, last.run, taken)
+    tx.appended[queue.generation] = -1
 
 
 def leave(tx: Transaction, rows: Iterable[Row]) -> None:
@@ -222,11 +269,58 @@ def leave(tx: Transaction, rows: Iterable[Row]) -> None:
             fleeting.setdefault((row.generation, row.rank), []).append(row)
     for (generation, rank), seqs in lasting.items():
         tx.db.execute(
-            "DELETE FROM ready WHERE generation = ? AND rank = ? AND seq IN carray(?)",
+            "DELETE FROM ready WHERE generation = ? AND rank = ? AND seq IN carray(?) AND amount = 1",
             (generation, rank, numbers(seqs)),
         )
+        if tx.db.changes() < len(seqs):
+            _cut_out(tx, generation, rank, sorted(seqs))
     for (generation, rank), group in fleeting.items():
         _leave_fleeting(tx, generation, rank, group)
+
+
+def _cut_out(tx: Transaction, generation: int, rank: int, seqs: Sequence[int]) -> None:
+    """Take messages out of the runs in which they lie; what is left of a run are shorter ones."""
+    at = 0
+    while at < len(seqs):
+        seq = seqs[at]
+        found = tx.db.execute(
+            "SELECT seq, id, amount FROM ready WHERE generation = ? AND rank = ? AND seq <= ?"
+            " ORDER BY seq DESC LIMIT 1",
+            (generation, rank, seq),
+        ).fetchone()
+        at += 1
+        if found is None or found[0] + found[2] <= seq:
+            continue  # it was alone, and is gone
+        run, number, amount = found
+        following = seq + 1
+        while at < len(seqs) and seqs[at] == following < run + amount:
+            following, at = following + 1, at + 1
+        tx.db.execute(
+            "DELETE FROM ready WHERE generation = ? AND rank = ? AND seq = ?", (generation, rank, run)
+        )
+        for start, end in ((run, seq), (following, run + amount)):
+            if start < end:
+                tx.db.execute(
+                    "INSERT INTO ready (generation, rank, seq, id, amount) VALUES (?, ?, ?, ?, ?)",
+                    (generation, rank, start, number + start - run, end - start),
+                )
+
+
+def take(tx: Transaction, generation: int, limit: int) -> list[int]:
+    """Take up to `limit` messages of an abandoned generation out of its runs; returns their numbers."""
+    taken: list[int] = []
+    runs: list[Any] = tx.db.execute(
+        "SELECT rank, seq, id, amount FROM ready WHERE generation = ? ORDER BY rank, seq LIMIT ?",
+        (generation, limit),
+    ).fetchall()
+    for rank, seq, number, amount in runs:
+        some = min(amount, limit - len(taken))
+        taken += range(number, number + some)
+        if some < amount:
+            tx.changes.add(Change.TRIM, generation, rank, seq, some)
+        elif some:
+            tx.changes.add(Change.FRONT, generation, rank, seq)
+    return taken
 
 
 def _leave_fleeting(tx: Transaction, generation: int, rank: int, rows: Sequence[Row]) -> None:

@@ -7,21 +7,12 @@ from collections.abc import Sequence
 from windlass.errors import WindlassError
 from windlass.message import MAX_BATCH_BYTES, State
 from windlass.store.sqlite import ready
+from windlass.store.sqlite.changes import FEW, Change
 from windlass.store.sqlite.memory import EXPIRING, GROUPED, QueueState
 from windlass.store.sqlite.operation import Receive
-from windlass.store.sqlite.rows import Row, numbers, values
+from windlass.store.sqlite.rows import Row, numbers
 from windlass.store.sqlite.transaction import Transaction
 
-_LEASE = (
-    "INSERT INTO deliveries (since, generation, state, holder, due, id, token, count)",
-    "(?1, ?2, 1, ?, ?, ?, ?, ?)",
-    "ON CONFLICT (id) DO UPDATE SET since = excluded.since, holder = excluded.holder, due = excluded.due,"
-    " state = 1, token = excluded.token, count = excluded.count",
-)
-_ROWS = 64
-"""Leases in one statement."""
-_MANY = 8
-"""Messages of one receive from which on they get a statement of their own."""
 _FEW_SINGLES = 64
 """Receives of one message each that are served together without a look at what that comes to."""
 _FEW = 16
@@ -36,6 +27,7 @@ def receive(tx: Transaction, operations: Sequence[Receive]) -> None:
             op.result = []
         else:
             by_queue.setdefault(op.queue, []).append(op)
+    single: dict[int, tuple[QueueState, Receive]] = {}
     for name, ops in by_queue.items():
         try:
             queue = tx.memory.queue(name)
@@ -46,8 +38,25 @@ def receive(tx: Transaction, operations: Sequence[Receive]) -> None:
         if queue.paused or tx.counted(queue, State.READY) <= 0:
             for op in ops:
                 op.result = []
+        elif len(by_queue) > 1 and len(ops) == 1 and ops[0].limit == 1 and _is_simple(tx, queue):
+            single[queue.generation] = (queue, ops[0])
         else:
             _serve(tx, queue, ops)
+    if single:
+        _serve_firsts(tx, single)
+
+
+def _is_simple(tx: Transaction, queue: QueueState) -> bool:
+    return ready.is_plain(tx, queue) and ready.timeless(tx, queue)
+
+
+def _serve_firsts(tx: Transaction, single: dict[int, tuple[QueueState, Receive]]) -> None:
+    """Receives of one message each from many queues: one look serves them all."""
+    for row in ready.firsts(tx, [queue for queue, _ in single.values()]):
+        queue, op = single.pop(row.generation)
+        _take_front(tx, queue, [(op, [row])], [row])
+    for _, op in single.values():
+        op.result = []
 
 
 def _serve(tx: Transaction, queue: QueueState, ops: Sequence[Receive]) -> None:
@@ -93,11 +102,10 @@ def _serve(tx: Transaction, queue: QueueState, ops: Sequence[Receive]) -> None:
             break
         amount -= len(rows)
         if timeless:
-            ready.leave_front(tx, queue, rows[-1])
+            _take_front(tx, queue, dealt, rows)
         else:
             ready.leave(tx, rows)
-        tx.count(queue, State.READY, -len(rows))
-        _hand_out(tx, queue, dealt)
+            _hand_out(tx, queue, dealt)
     for op in ops:
         if op.result is None:
             op.result = []
@@ -118,8 +126,17 @@ def _fitting(rows: Sequence[Row], taken: Sequence[Row]) -> int:
     return len(rows)
 
 
+def _take_front(
+    tx: Transaction, queue: QueueState, dealt: Sequence[tuple[Receive, list[Row]]], rows: Sequence[Row]
+) -> None:
+    """The first messages of a timeless queue go to those who asked."""
+    ready.leave_front(tx, queue, rows)
+    _hand_out(tx, queue, dealt)
+
+
 def _hand_out(tx: Transaction, queue: QueueState, dealt: Sequence[tuple[Receive, list[Row]]]) -> None:
     """Messages that are no longer in `ready` go to those who asked."""
+    tx.count(queue, State.READY, -sum(len(rows) for _, rows in dealt))
     removed: list[Row] = []
     leased: list[tuple[Receive, int, list[Row]]] = []
     for op, rows in dealt:
@@ -157,13 +174,11 @@ def _remove(tx: Transaction, queue: QueueState, rows: Sequence[Row]) -> None:
 
 
 def _lease(tx: Transaction, queue: QueueState, leased: Sequence[tuple[Receive, int, list[Row]]]) -> None:
-    """Messages that are no longer in `ready` are leased, each until its moment: few statements for all."""
-    many: list[object] = []
-    amount = 0
+    """Messages that are no longer in `ready` are leased, each until its moment."""
     for op, due, rows in leased:
-        amount += len(rows)
+        tx.count(queue, State.LEASED, len(rows))
         tx.falls_due(due)
-        if len(rows) >= _MANY and all(row.token is None for row in rows):
+        if len(rows) > FEW and op.claim is None and all(row.token is None for row in rows):
             tx.db.execute(
                 "INSERT INTO deliveries (since, holder, due, id, generation, state, token, count)"
                 " SELECT ?1, ?2, ?3, value, ?4, 1, 1, 1 FROM carray(?5)",
@@ -171,8 +186,7 @@ def _lease(tx: Transaction, queue: QueueState, leased: Sequence[tuple[Receive, i
             )
         else:
             for row in rows:
-                many += (op.holder, due, row.id, (row.token or 0) + 1, (row.count or 0) + 1)
-    tx.count(queue, State.LEASED, amount)
-    for start in range(0, len(many), 5 * _ROWS):
-        chunk = many[start : start + 5 * _ROWS]
-        tx.db.execute(values(*_LEASE[:2], len(chunk) // 5, _LEASE[2]), (tx.now, queue.generation, *chunk))
+                tx.changes.add(
+                    Change.LEASE, row.id, queue.generation, tx.now, due, (row.token or 0) + 1,
+                    (row.count or 0) + 1, op.holder, op.claim,
+                )  # fmt: skip

@@ -28,8 +28,12 @@ class Row(msgspec.Struct, array_like=True, gc=False):
     """None: it has no row in `deliveries`."""
     count: int | None
     size: int
-    generation: int = 0  # from here on absent where FEW_COLUMNS were read
-    grp: str | None = None
+    generation: int
+    run: int
+    """The seq at which its run begins, where `ready` was read."""
+    amount: int
+    """... and how many messages that run has."""
+    grp: str | None = None  # from here on absent where few_columns were read
     expires: int | None = None
     origin: int | None = None
     base: int | None = None
@@ -39,6 +43,10 @@ class Row(msgspec.Struct, array_like=True, gc=False):
     holder: str | None = None
     lapsed: int | None = None
     life: str | None = None
+    claim: str | None = None
+    tentative: int | None = None
+    forgiven: int | None = None
+    unseen: int | None = None
     content: bytes = b""
 
     def message(
@@ -60,45 +68,59 @@ class Row(msgspec.Struct, array_like=True, gc=False):
 
 _decode_rows = msgspec.json.Decoder(list[Row]).decode
 
-# One row of JSON for all messages, and their contents end to end: the interpreter's lock is let go and
-# taken once a statement, not once a message, while the event loop wants it too.
-COLUMNS = """
+NO_RUN = "0 AS run, 0 AS amount"
+OF_RUN = "r.seq AS run, r.amount AS amount"
+
+
+def columns(source: str, *, content: bool = False, run: str = NO_RUN) -> str:
+    """A query for `fetch` over messages `m` and their deliveries `d`.
+
+    One row of JSON for all messages, and their contents end to end: the interpreter's lock is let go and
+    taken once a statement, not once a message, while the event loop wants it too.
+    """
+    return f"""
     SELECT json_group_array(json_array(id, seq, at, rank, headers, home, token, count, length(content),
-               generation, grp, expires, origin, base, state, due, since, holder, lapsed, life)),
+               generation, run, amount, grp, expires, origin, base, state, due, since, holder, lapsed, life,
+               claim, tentative, forgiven, unseen)),
            CAST(group_concat(CAST(content AS TEXT), '') AS BLOB)
       FROM (SELECT m.id AS id, m.generation AS generation, m.seq AS seq, m.at AS at, m.rank AS rank,
                    m.grp AS grp, CAST(m.headers AS TEXT) AS headers, m.expires AS expires, m.home AS home,
                    m.origin AS origin, d.token AS token, d.count AS count, d.base AS base,
                    d.state AS state, d.due AS due, d.since AS since, d.holder AS holder,
-                   d.lapsed AS lapsed, d.life AS life, {content} AS content
+                   d.lapsed AS lapsed, d.life AS life, d.claim AS claim, d.tentative AS tentative,
+                   d.forgiven AS forgiven, d.unseen AS unseen, {run},
+                   {"m.content" if content else "x''"} AS content
               FROM {source})
-"""
-# The same without what only groups, ttls and records need: half the cost, on the hottest path.
-FEW_COLUMNS = """
-    SELECT json_group_array(json_array(id, seq, at, rank, headers, home, token, count, length(content))),
-           CAST(group_concat(CAST(content AS TEXT), '') AS BLOB)
-      FROM (SELECT m.id AS id, m.seq AS seq, m.at AS at, m.rank AS rank, CAST(m.headers AS TEXT) AS headers,
-                   m.home AS home, d.token AS token, d.count AS count, {content} AS content
-              FROM {source})
-"""
-WITH_CONTENT = "m.content"
-WITHOUT_CONTENT = "x''"
+    """
 
-BY_ID = COLUMNS.format(
-    content=WITHOUT_CONTENT,
-    source="carray(?1) c CROSS JOIN messages m ON m.id = c.value LEFT JOIN deliveries d ON d.id = m.id",
-)
+
+def few_columns(source: str) -> str:
+    """The same of runs `r`, without what only groups, ttls and records need: half the cost, on the hottest
+    path."""
+    return f"""
+    SELECT json_group_array(json_array(id, seq, at, rank, headers, home, token, count, length(content),
+               generation, run, amount)),
+           CAST(group_concat(CAST(content AS TEXT), '') AS BLOB)
+      FROM (SELECT m.id AS id, m.generation AS generation, m.seq AS seq, m.at AS at, m.rank AS rank,
+                   CAST(m.headers AS TEXT) AS headers, m.home AS home, d.token AS token, d.count AS count,
+                   {OF_RUN}, m.content AS content
+              FROM {source})
+    """
+
+
+IDS = "carray(?1) c CROSS JOIN messages m ON m.id = c.value LEFT JOIN deliveries d ON d.id = m.id"
+BY_ID = columns(IDS)
 
 # What acknowledging takes: less than half of that.
-SETTLING_BY_ID = """
-    SELECT json_group_array(json_array(m.id, m.seq, 0, 0, null, null, d.token, 0, 0, m.generation, m.grp,
-               m.expires, null, null, d.state, d.due)), null
-      FROM carray(?1) c CROSS JOIN messages m ON m.id = c.value LEFT JOIN deliveries d ON d.id = m.id
+SETTLING_BY_ID = f"""
+    SELECT json_group_array(json_array(m.id, m.seq, 0, 0, null, null, d.token, 0, 0, m.generation, 0, 0,
+               m.grp, m.expires, null, null, d.state, d.due, d.since, d.holder)), null
+      FROM {IDS}
 """
 
 
 def fetch(db: apsw.Connection, sql: str, bindings: Sequence[Any] | dict[str, Any]) -> list[Row]:
-    """Run a query made from COLUMNS or FEW_COLUMNS."""
+    """Run a query made by columns or few_columns."""
     text, contents = next(db.execute(sql, bindings))
     rows = _decode_rows(text)
     if contents:

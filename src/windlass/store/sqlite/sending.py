@@ -9,23 +9,17 @@ import msgspec
 
 from windlass.errors import IdempotencyFull, IdempotencyKeyReused, QueueFull, TooLarge, WindlassError
 from windlass.message import Options, Sent, State
+from windlass.store.sqlite import ready
+from windlass.store.sqlite.changes import FEW, Change
 from windlass.store.sqlite.memory import EXPIRING, QueueState
 from windlass.store.sqlite.operation import Send
-from windlass.store.sqlite.rows import values
+from windlass.store.sqlite.ready import PLAIN_RANK
 from windlass.store.sqlite.transaction import Transaction
 
 ANSWER_KEPT = 24 * 3600 * 1000
 """How long an Idempotency-Key is remembered, ms."""
 MAX_ANSWERS = 1_000_000
 """Idempotency-Keys remembered at most."""
-
-_PLAIN_RANK = 9
-_MANY = 4
-"""Messages of one queue from which on they get a statement of their own."""
-_ROWS = 32
-"""Rows of different queues in one statement."""
-_PREFIX = "INSERT INTO messages (at, rank, generation, id, seq, content)"
-_ROW = "(?1, 9, ?, ?, ?, ?)"
 
 _encode = msgspec.json.Encoder().encode
 _decode_sent = msgspec.json.Decoder(Sent).decode
@@ -80,18 +74,13 @@ def _check_room(tx: Transaction, queue: QueueState, amount: int, coming: int = 0
 
 
 def _send_plain(tx: Transaction, sends: Sequence[tuple[QueueState, Send]]) -> None:
-    """Messages without options: their numbers are one run, queue by queue, and their rows few statements.
-
-    Each statement is a turn at the interpreter's lock, which the event loop wants too: fewer are faster.
-    """
+    """Messages without options: those of a queue have numbers one after the other."""
     by_queue: dict[QueueState, list[Send]] = {}
     amount = 0
     for queue, op in sends:
         by_queue.setdefault(queue, []).append(op)
         amount += len(op.contents)
-    first = number = tx.allocate(amount)
-    now, db = tx.now, tx.db
-    single: list[object] = []
+    number = tx.allocate(amount)
     for queue, ops in by_queue.items():
         start = number
         contents: list[bytes] = []
@@ -100,26 +89,17 @@ def _send_plain(tx: Transaction, sends: Sequence[tuple[QueueState, Send]]) -> No
             op.result = Sent(queue.number, range(number, following))
             contents += op.contents
             number = following
-        count = number - start
-        if count < _MANY:
+        if len(contents) <= FEW:
             for n, content in enumerate(contents, start):
-                single += (queue.generation, n, n, content)
+                tx.changes.add(Change.MESSAGE, n, queue.generation, tx.now, content)
         else:
-            db.execute(
-                "INSERT INTO messages (id, generation, seq, at, rank, content)"
+            tx.db.execute(
+                "INSERT OR ROLLBACK INTO messages (id, generation, seq, at, rank, content)"
                 " SELECT ?1 + rowid, ?2, ?1 + rowid, ?3, 9, value FROM carray(?4)",
-                (start - 1, queue.generation, now, apsw.carray(tuple(contents))),
+                (start - 1, queue.generation, tx.now, apsw.carray(tuple(contents))),
             )
-        tx.became_ready(queue, count)
-        tx.ins[queue.number] = tx.ins.get(queue.number, 0) + count
-    for begin in range(0, len(single), 4 * _ROWS):
-        chunk = single[begin : begin + 4 * _ROWS]
-        db.execute(values(_PREFIX, _ROW, len(chunk) // 4), (now, *chunk))
-    db.execute(
-        "INSERT INTO ready (generation, rank, seq, id) SELECT generation, rank, seq, id FROM messages"
-        " WHERE id BETWEEN ? AND ?",
-        (first, number - 1),
-    )
+        ready.append(tx, queue, start, len(contents))
+        tx.ins[queue.number] = tx.ins.get(queue.number, 0) + len(contents)
 
 
 def _send_special(tx: Transaction, queue: QueueState, op: Send) -> Sent:
@@ -188,7 +168,7 @@ def _known(tx: Transaction, queue: QueueState, dedup_id: str | None) -> int | No
 
 
 def _insert(tx: Transaction, queue: QueueState, number: int, content: bytes, options: Options) -> None:
-    now, db, rank = tx.now, tx.db, _PLAIN_RANK - options.priority
+    now, db, rank = tx.now, tx.db, PLAIN_RANK - options.priority
     expires = now + options.ttl if options.ttl is not None else None
     db.execute(
         "INSERT INTO messages (id, generation, seq, at, rank, content, grp, headers, expires)"

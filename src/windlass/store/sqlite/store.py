@@ -17,6 +17,9 @@ import structlog
 from windlass.clock import Clock
 from windlass.message import (
     Acknowledgement,
+    End,
+    Extension,
+    Held,
     Life,
     Message,
     Once,
@@ -26,11 +29,11 @@ from windlass.message import (
     Settled,
     State,
 )
-from windlass.store.base import Caller, Changes, Key, Store
+from windlass.store.base import Caller, Changes, Key, Runner, Store
 from windlass.store.sqlite import administration, counts, files, settling
 from windlass.store.sqlite.lock import DirectoryLock
 from windlass.store.sqlite.memory import Memory, QueueState, decode_settings
-from windlass.store.sqlite.operation import Acknowledge, Receive, Send, Step
+from windlass.store.sqlite.operation import Acknowledge, Extend, Receive, Send, Step
 from windlass.store.sqlite.reading import Readers
 from windlass.store.sqlite.transaction import Transaction
 from windlass.store.sqlite.writer import Writer
@@ -84,11 +87,18 @@ class SQLiteStore(Store):
                 QueueState(number, name, generation, decode_settings(settings), bool(paused), created_at)
             )
         logged = counts.load(db, memory)
+        settling.resume(db, memory, self._clock.now())
         memory.answers = next(db.execute("SELECT count(*) FROM answers"))[0]
         self._keys = {
-            key_id: Key(key_id, name, digest, tuple(msgspec.json.decode(scopes)), created_at)
+            key_id: Key(key_id, name, digest, _names(scopes), created_at)
             for key_id, name, digest, scopes, created_at in db.execute(
                 "SELECT id, name, digest, scopes, created_at FROM keys"
+            )
+        }
+        self._runners = {
+            number: Runner(number, name, digest, _names(labels), _names(features), created_at, seen_at)
+            for number, name, digest, labels, features, created_at, seen_at in db.execute(
+                "SELECT id, name, digest, labels, features, created_at, seen_at FROM runners"
             )
         }
         return logged
@@ -153,10 +163,11 @@ class SQLiteStore(Store):
         lease: int | None = None,
         holder: str = "",
         caller: Caller | None = None,
+        claim: str | None = None,
     ) -> Awaitable[list[Message]]:
         self.calls["receive"] += 1
         future: asyncio.Future[list[Message]] = asyncio.get_running_loop().create_future()
-        self._writer.submit(Receive(future, queue, limit, lease, holder, caller))
+        self._writer.submit(Receive(future, queue, limit, lease, holder, caller, claim))
         return future
 
     def acknowledge(
@@ -167,16 +178,50 @@ class SQLiteStore(Store):
         self._writer.submit(Acknowledge(future, queue, acknowledgements))
         return future
 
-    def extend(self, queue: str, number: int, delivery: int, lease: int) -> Awaitable[int]:
-        run = partial(settling.extend, name=queue, number=number, delivery=delivery, lease=lease)
-        return self._step("extend", run)
+    def extend(self, queue: str | None, extensions: Sequence[Extension]) -> Awaitable[list[int | Settled]]:
+        self.calls["extend"] += 1
+        future: asyncio.Future[list[int | Settled]] = asyncio.get_running_loop().create_future()
+        self._writer.submit(Extend(future, queue, extensions))
+        return future
 
-    def release(self, queue: str, number: int, delivery: int, delay: int = 0) -> Awaitable[None]:
-        run = partial(settling.release, name=queue, number=number, delivery=delivery, delay=delay)
+    def release(
+        self,
+        queue: str,
+        number: int,
+        delivery: int = 0,
+        delay: int = 0,
+        *,
+        holder: str | None = None,
+        reason: str = "",
+        counts: bool = True,
+        last: bool = False,
+    ) -> Awaitable[None]:
+        run = partial(
+            settling.release,
+            name=queue,
+            number=number,
+            delivery=delivery,
+            delay=delay,
+            holder=holder,
+            reason=reason,
+            counts=counts,
+            last=last,
+        )
         return self._step("release", run)
 
-    async def cancel(self, queue: str, number: int) -> None:
-        await self._step("cancel", partial(administration.cancel, name=queue, number=number))
+    async def cancel(
+        self,
+        queue: str,
+        number: int,
+        *,
+        leased: bool = False,
+        how: str = "cancelled",
+        outcome: bytes | None = None,
+    ) -> None:
+        run = partial(
+            administration.cancel, name=queue, number=number, leased=leased, how=how, outcome=outcome
+        )
+        await self._step("cancel", run)
 
     async def purge(self, queue: str) -> int:
         return await self._step("purge", partial(administration.purge, name=queue), structural=True)
@@ -201,6 +246,17 @@ class SQLiteStore(Store):
     async def find(self, number: int) -> Life | None:
         self.calls["find"] += 1
         return await self._readers.find(number)
+
+    async def held(self) -> list[Held]:
+        self.calls["held"] += 1
+        return await self._readers.held()
+
+    async def untold(self, limit: int = 100) -> list[End]:
+        self.calls["untold"] += 1
+        return await self._readers.untold(limit)
+
+    async def told(self, number: int, keep: int) -> None:
+        await self._step("told", partial(administration.told, number=number, keep=keep))
 
     async def oldest(self, queue: str) -> int | None:
         self.calls["oldest"] += 1
@@ -246,6 +302,25 @@ class SQLiteStore(Store):
     def keys(self) -> list[Key]:
         return list(self._keys.values())
 
+    # --- runners ----------------------------------------------------------------------------------
+
+    async def add_runner(self, runner: Runner) -> Runner:
+        added: Runner = await self._step("add_runner", partial(administration.add_runner, runner=runner))
+        self._runners[added.number] = added
+        return added
+
+    async def seen_runner(self, number: int, at: int) -> None:
+        await self._step("seen_runner", partial(administration.seen_runner, number=number, at=at))
+        if number in self._runners:
+            self._runners[number] = msgspec.structs.replace(self._runners[number], seen_at=at)
+
+    async def remove_runner(self, number: int) -> None:
+        await self._step("remove_runner", partial(administration.remove_runner, number=number))
+        self._runners.pop(number, None)
+
+    def runners(self) -> list[Runner]:
+        return list(self._runners.values())
+
     def _step(
         self, verb: str, run: Callable[[Transaction], R], *, structural: bool = False, tick: bool = False
     ) -> Awaitable[R]:
@@ -253,3 +328,8 @@ class SQLiteStore(Store):
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
         self._writer.submit(Step(future, run, structural, tick))
         return future
+
+
+def _names(text: str) -> tuple[str, ...]:
+    """A JSON array of strings."""
+    return tuple(msgspec.json.decode(text))

@@ -11,6 +11,7 @@ import msgspec
 from windlass.clock import rfc3339
 from windlass.message import State
 from windlass.store.sqlite import ready
+from windlass.store.sqlite.changes import FEW, ROWS, Change, Changes
 from windlass.store.sqlite.counts import difference
 from windlass.store.sqlite.memory import EXPIRING, GROUPED, Memory, QueueState
 from windlass.store.sqlite.rows import BY_ID, Row, events_of, fetch, numbers
@@ -18,25 +19,37 @@ from windlass.store.sqlite.rows import BY_ID, Row, events_of, fetch, numbers
 RESERVE = 1_000_000
 """Numbers reserved at a time: a crash leaves a gap, never a number given out twice."""
 
+FOR_EVER = 1 << 62
+"""A time that does not come, ms."""
+
 _encode = msgspec.json.Encoder().encode
 
 
 class Transaction:
     """The state of one commit under way. Verbs call its methods; `differences` and the rest take effect
-    in memory only when the commit is on disk."""
+    in memory only when the commit is on disk.
+
+    It begins when something first needs the database: most commits are the one statement of `changes`.
+    """
 
     __slots__ = (
-        "answers", "db", "differences", "due", "ended", "ins", "memory", "next_number", "now", "on_commit",
-        "outs", "ready", "reserved",
+        "_begun", "answers", "appended", "as_it_is", "changes", "died", "differences", "due", "ended", "ins",
+        "memory", "next_number", "now", "on_commit", "outs", "ready", "reserved",
     )  # fmt: skip
 
     def __init__(self, db: apsw.Connection, memory: Memory, now: int) -> None:
-        self.db = db
+        self.as_it_is = db
+        """The connection, to read what no change that is not yet written could touch."""
+        self.changes = Changes()
+        self.appended: dict[int, int] = {}
+        """Generation -> how many messages at its end are among those changes; -1: its front changes too."""
+        self._begun = False
         self.memory = memory
         self.now = now
         self.differences: dict[int, list[int]] = {}
         self.ready: dict[str, int] = {}
         self.ended: list[int] = []
+        self.died: list[int] = []
         self.ins: dict[int, int] = {}
         self.outs: dict[int, int] = {}
         self.due: int | None = None
@@ -44,6 +57,36 @@ class Transaction:
         self.next_number = memory.next_number
         self.reserved = memory.reserved
         self.on_commit: list[Callable[[], None]] = []
+
+    # --- the database ----------------------------------------------------------------------------------
+
+    @property
+    def db(self) -> apsw.Connection:
+        """The connection, with all that was changed so far: to read anything, and to write."""
+        if not self._begun:
+            self.as_it_is.execute("BEGIN IMMEDIATE")
+            self._begun = True
+        if self.changes:
+            self.changes.write(self.as_it_is)
+            self.appended.clear()
+        return self.as_it_is
+
+    def front(self, queue: QueueState, amount: int) -> apsw.Connection:
+        """The connection, to read the first `amount` ready messages of a queue."""
+        appended = self.appended.get(queue.generation, 0)
+        if appended and (appended < 0 or self.counted(queue, State.READY) - appended < amount):
+            return self.db
+        return self.as_it_is
+
+    def commit(self) -> None:
+        if self._begun or len(self.changes) > ROWS:
+            self.db.execute("COMMIT")
+        elif self.changes:
+            self.changes.write(self.as_it_is)
+
+    def rollback(self) -> None:
+        if self.as_it_is.in_transaction:
+            self.as_it_is.execute("ROLLBACK")
 
     # --- counting -----------------------------------------------------------------------------------
 
@@ -77,13 +120,13 @@ class Transaction:
         return first
 
     def set_meta(self, name: str, value: int) -> None:
-        self.db.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))
+        self.changes.add(Change.META, name, value)
 
     # --- a message comes in, moves, and leaves --------------------------------------------------------
 
     def head(self, queue: QueueState, group: str) -> int | None:
         """The number of the first living message of a group."""
-        row = self.db.execute(
+        row = self.as_it_is.execute(
             "SELECT id FROM grouped WHERE generation = ? AND grp = ? ORDER BY seq LIMIT 1",
             (queue.generation, group),
         ).fetchone()
@@ -159,9 +202,10 @@ class Transaction:
         place: State,
         outcome: bytes | None = None,
         holder: str | None = None,
+        tell: bool = False,
     ) -> bool:
         """End one message that is at `place`; True if a record is kept."""
-        kept = self.remember(queue, row, how, outcome, holder)
+        kept = self.remember(queue, row, how, outcome, holder, tell=tell)
         if place is State.READY:
             ready.leave(self, [row])
         self.delete([row.id], row.token is not None)
@@ -178,23 +222,33 @@ class Transaction:
         self.ended.append(row.id)
 
     def delete(self, ids: Sequence[int], delivered: bool) -> None:
-        if len(ids) == 1:
-            self.db.execute("DELETE FROM messages WHERE id = ?", ids)
-            if delivered:
-                self.db.execute("DELETE FROM deliveries WHERE id = ?", ids)
-        elif ids:
+        if len(ids) <= FEW:
+            kind = Change.ENDED if delivered else Change.GONE
+            for number in ids:
+                self.changes.add(kind, number)
+        else:
             self.db.execute("DELETE FROM messages WHERE id IN carray(?)", (numbers(ids),))
             if delivered:
                 self.db.execute("DELETE FROM deliveries WHERE id IN carray(?)", (numbers(ids),))
 
     def remember(
-        self, queue: QueueState, row: Row, how: str, outcome: bytes | None, holder: str | None = None
+        self,
+        queue: QueueState,
+        row: Row,
+        how: str,
+        outcome: bytes | None,
+        holder: str | None = None,
+        *,
+        tell: bool = False,
     ) -> bool:
-        """Keep a record of a message that ends, if its queue or its outcome asks for one."""
+        """Keep a record of a message that ends, if its queue or its outcome asks for one.
+
+        With `tell` it is kept until somebody says that it may go.
+        """
         keep = queue.settings.history_seconds
         if outcome is not None:
             keep = max(keep, queue.settings.outcome_ttl_seconds)
-        if keep <= 0:
+        if keep <= 0 and not tell:
             return False
         events = events_of(row)
         event: dict[str, Any] = {"event": how, "at": rfc3339(self.now).decode()}
@@ -214,10 +268,8 @@ class Transaction:
             "ended_at": self.now,
             "outcome": outcome.decode() if outcome is not None else None,
         }
-        until = self.now + round(keep * 1000)
-        self.db.execute(
-            "INSERT OR REPLACE INTO ended (id, token, until, life) VALUES (?, ?, ?, ?)",
-            (row.id, (row.token or 0) if how == "acknowledged" else 0, until, _encode(record)),
-        )
+        until = FOR_EVER if tell else self.now + round(keep * 1000)
+        token = (row.token or 0) if how == "acknowledged" else 0
+        self.changes.add(Change.RECORD, row.id, token, until, _encode(record), tell or None)
         self.falls_due(until)
         return True

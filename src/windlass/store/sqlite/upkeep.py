@@ -11,46 +11,39 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 
-import apsw
-
 from windlass.message import State
-from windlass.store.sqlite import ready
+from windlass.store.sqlite import past, ready
 from windlass.store.sqlite.memory import EXPIRING, Memory, QueueState
-from windlass.store.sqlite.rows import COLUMNS, WITHOUT_CONTENT, Row, fetch, numbers
+from windlass.store.sqlite.rows import Row, columns, fetch, numbers
 from windlass.store.sqlite.settling import end_delivery
-from windlass.store.sqlite.transaction import Transaction
+from windlass.store.sqlite.transaction import FOR_EVER, Transaction
 
 BUDGET = 0.004
 """Seconds of writer time a step may begin new work in; the last bite takes it to 5 ms at most."""
 BITE = 256
 _REST = 9
 """How much longer than a step that was cut short upkeep rests while requests come."""
-_NEVER = 1 << 62
+_TWO_EVENTS = 200
+"""Characters of a lease and its end in a message's past, but for the holder's name."""
 _RETENTION_EVERY = 1_000
 """How often queues with a retention are looked at, ms."""
 
-_DUE = COLUMNS.format(
-    content=WITHOUT_CONTENT,
-    source="deliveries d CROSS JOIN messages m ON m.id = d.id WHERE d.due <= ?1 ORDER BY d.due LIMIT ?2",
+_DUE = columns(
+    "deliveries d CROSS JOIN messages m ON m.id = d.id WHERE d.due <= ?1 ORDER BY d.due LIMIT ?2",
 )
-_EXPIRED = COLUMNS.format(
-    content=WITHOUT_CONTENT,
-    source="messages m LEFT JOIN deliveries d ON d.id = m.id"
+_EXPIRED = columns(
+    "messages m LEFT JOIN deliveries d ON d.id = m.id"
     " WHERE m.expires IS NOT NULL AND m.expires <= ?1 ORDER BY m.expires LIMIT ?2",
 )
-_OLD = COLUMNS.format(
-    content=WITHOUT_CONTENT,
-    source=f"""({
-        " UNION ALL ".join(
-            f"SELECT r.id FROM ranks k CROSS JOIN {table} r"
-            " ON r.generation = ?1 AND r.rank = k.rank AND r.seq <= ?2"
-            for table in ("ready", "fleeting")
-        )
-    } LIMIT ?3) r CROSS JOIN messages m ON m.id = r.id LEFT JOIN deliveries d ON d.id = r.id""",
-)
-_OLD_DEAD = COLUMNS.format(
-    content=WITHOUT_CONTENT,
-    source="deliveries d CROSS JOIN messages m ON m.id = d.id"
+_OLD = columns("""(
+    SELECT m.id
+      FROM ranks k CROSS JOIN ready r ON r.generation = ?1 AND r.rank = k.rank AND r.seq <= ?2
+     CROSS JOIN messages m ON m.id BETWEEN r.id AND r.id + min(r.amount - 1, ?2 - r.seq)
+    UNION ALL
+    SELECT r.id FROM ranks k CROSS JOIN fleeting r ON r.generation = ?1 AND r.rank = k.rank AND r.seq <= ?2
+     LIMIT ?3) r CROSS JOIN messages m ON m.id = r.id LEFT JOIN deliveries d ON d.id = r.id""")
+_OLD_DEAD = columns(
+    "deliveries d CROSS JOIN messages m ON m.id = d.id"
     " WHERE d.generation = ?1 AND d.state = 3 AND d.since <= ?2 ORDER BY d.since LIMIT ?3",
 )
 _OVER_BLOCKS = """
@@ -60,16 +53,15 @@ _OVER_BLOCKS = """
 # A lease of an ordinary message that ran out: its row joins `life` and it is ready again.
 _BACK = """
     UPDATE deliveries SET state = 0, due = NULL, since = NULL, holder = NULL,
-           life = CASE WHEN state = 2 OR length(coalesce(life, '')) > 3800 THEN life ELSE
+           life = CASE WHEN state = 2 THEN life ELSE
                   coalesce(life || ',', '') || '{"event":"leased","at":' || since || ',"until":' || due
                   || ',"by":' || json_quote(holder) || '},{"event":"lease_expired","at":' || due || '}' END
      WHERE id IN carray(?)
 """
 
 
-# Where rows of a generation lie, and their keys.
+# Where rows of a generation lie, one a message, and their keys.
 _PLACES = {
-    "ready": "generation, rank, seq",
     "fleeting": "generation, rank, seq",
     "grouped": "generation, grp, seq",
 }
@@ -98,8 +90,7 @@ Job = Callable[[Transaction, Watch], bool]
 class Upkeep:
     """Knows when something is next due, and does it step by step."""
 
-    def __init__(self, db: apsw.Connection, memory: Memory) -> None:
-        self._db = db
+    def __init__(self, memory: Memory) -> None:
         self._memory = memory
         self.next = 0
         """When the next step is due, ms; 0: now."""
@@ -115,7 +106,7 @@ class Upkeep:
     @property
     def due(self) -> int | None:
         """`next`, or None: never."""
-        return self.next if self.next < _NEVER else None
+        return self.next if self.next < FOR_EVER else None
 
     def falls_due(self, moment: int) -> None:
         self.next = min(self.next, moment)
@@ -136,7 +127,7 @@ class Upkeep:
             self._blocks, self._due, self._expired, self._retention, self._sweep, self._records,
         )  # fmt: skip
         finished = all(self._repeat(job, tx, watch) for job in jobs)
-        moment = self._next_due() if finished else tx.now
+        moment = self._next_due(tx) if finished else tx.now
         if finished and self._memory.retaining:
             moment = min(moment, self._retention_at)
         self._requests = False
@@ -154,7 +145,7 @@ class Upkeep:
                 return True
         return False
 
-    def _next_due(self) -> int:
+    def _next_due(self, tx: Transaction) -> int:
         """The earliest time in any index: a seek each."""
         moments = [
             row[0]
@@ -165,9 +156,9 @@ class Upkeep:
                 ("answers", "until"),
                 ("ended", "until"),
             )
-            for row in self._db.execute(f"SELECT min({column}) FROM {table} WHERE {column} IS NOT NULL")
+            for row in tx.db.execute(f"SELECT min({column}) FROM {table} WHERE {column} IS NOT NULL")
         ]
-        return min((moment for moment in moments if moment is not None), default=_NEVER)
+        return min((moment for moment in moments if moment is not None), default=FOR_EVER)
 
     # --- leases and delays --------------------------------------------------------------------------
 
@@ -178,6 +169,9 @@ class Upkeep:
         for row in rows:
             queue = self._memory.by_generation.get(row.generation)
             if queue is None:
+                swept.append(row.id)
+            elif row.state == State.DEAD:  # whoever had to be told of it was, long ago
+                tx.forget(queue, row, State.DEAD)
                 swept.append(row.id)
             elif row.grp is None and _just_ready(queue, row, tx.now):
                 simple.setdefault(queue.number, []).append(row)
@@ -278,6 +272,10 @@ class Upkeep:
         row = tx.db.execute("SELECT generation FROM abandoned_generations LIMIT 1").fetchone()
         if row is None:
             return False
+        ids = ready.take(tx, row[0], BITE)
+        if ids:
+            tx.delete(ids, delivered=True)
+            return True
         for table, place in _PLACES.items():
             ids = [
                 found[0]
@@ -332,12 +330,15 @@ class Upkeep:
 
 
 def _just_ready(queue: QueueState, row: Row, now: int) -> bool:
-    """True where a message without a group, whose lease or delay is over, only becomes ready."""
+    """True where a message without a group, whose lease or delay is over, only becomes ready, with room for
+    that in its past."""
     if row.state == State.DELAYED:
         return True
     limit = queue.settings.max_deliveries
     return (
         not row.lapsed
+        and row.claim is None
+        and len(row.life or "") + len(row.holder or "") < past.LIMIT - _TWO_EVENTS
         and (row.expires is None or row.expires > now)
         and row.at > queue.cutoff(now)
         and (limit is None or (row.count or 0) - (row.base or 0) < limit)

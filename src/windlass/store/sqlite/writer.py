@@ -24,13 +24,13 @@ import structlog
 from windlass.clock import Clock
 from windlass.errors import StoreClosed, StoreFull, StoreUnavailable, WindlassError
 from windlass.store.base import Changes
-from windlass.store.sqlite import counts
+from windlass.store.sqlite import changes, counts
 from windlass.store.sqlite.checkpoint import Checkpointer
 from windlass.store.sqlite.memory import Memory
-from windlass.store.sqlite.operation import Acknowledge, Operation, Receive, Send, Step
+from windlass.store.sqlite.operation import Acknowledge, Extend, Operation, Receive, Send, Step
 from windlass.store.sqlite.receiving import receive
 from windlass.store.sqlite.sending import send
-from windlass.store.sqlite.settling import acknowledge
+from windlass.store.sqlite.settling import acknowledge, extend
 from windlass.store.sqlite.transaction import Transaction
 from windlass.store.sqlite.upkeep import Upkeep
 
@@ -67,7 +67,8 @@ class Writer:
         self._fold = counts.Fold()
         self._fold.touched(logged)
         self._noted = 0
-        self.upkeep = Upkeep(db, memory)
+        self.upkeep = Upkeep(memory)
+        changes.prepare(db)
         self._thread = threading.Thread(target=self._run, name="windlass-writer", daemon=True)
         self._thread.start()
 
@@ -143,30 +144,27 @@ class Writer:
         self, operations: Sequence[Operation[Any]], *, upkeep: bool
     ) -> tuple[Transaction, Callable[[], None] | None]:
         """One transaction; begun again without those whose caller went away before the commit."""
-        db = self._db
         requests = any(type(operation) is not Step or not operation.tick for operation in operations)
         while True:
             for operation in operations:
                 operation.result = operation.error = None
             now = self._clock.now()
-            tx = Transaction(db, self._memory, now)
-            db.execute("BEGIN IMMEDIATE")
+            tx = Transaction(self._db, self._memory, now)
             try:
                 turn = upkeep and self.upkeep.turn(now, requests)
                 upkept = self.upkeep.step(tx) if turn else None
                 for verb, group in _by_verb(operations):
                     verb(tx, group)
                 if any(type(op) is Receive and op.result and op.abandoned for op in operations):
-                    db.execute("ROLLBACK")
+                    tx.rollback()
                     continue
                 if now - self._noted >= _TIME_EVERY:
                     tx.set_meta("last_time", now)
                 if tx.differences:
-                    counts.append(db, self._memory, tx.differences)
-                db.execute("COMMIT")
+                    counts.append(tx)
+                tx.commit()
             except BaseException:
-                if db.in_transaction:
-                    db.execute("ROLLBACK")
+                tx.rollback()
                 raise
             return tx, upkept
 
@@ -211,8 +209,8 @@ class Writer:
             for operation in operations:
                 operation.error = error
         changes = None
-        if tx is not None and (tx.ready or tx.ended or tx.due is not None):
-            changes = Changes(tx.ready, tx.ended, self.upkeep.due)
+        if tx is not None and (tx.ready or tx.ended or tx.died or tx.due is not None):
+            changes = Changes(tx.ready, tx.ended, tx.died, self.upkeep.due)
         loop = operations[0].future.get_loop()
         if all(operation.future.get_loop() is loop for operation in operations):
             self._deliver_on(loop, operations, changes)
@@ -286,6 +284,7 @@ def _steps(tx: Transaction, operations: Sequence[Step]) -> None:
 _VERBS: dict[type, Callable[[Transaction, Any], None]] = {
     Send: send,
     Acknowledge: acknowledge,
+    Extend: extend,
     Step: _steps,
     Receive: receive,  # last: it finds what the others brought
 }

@@ -145,8 +145,11 @@ def test_many_queues_cost_no_more_than_one(bench: Bench) -> None:
     assert cost(16) <= one + 2
 
 
-def test_the_memory_of_what_is_past_is_found_by_halving(bench: Bench) -> None:
+def test_the_memory_of_what_is_past_is_found_by_halving(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Fails when the first message inside a retention is looked for one by one."""
+    rest(monkeypatch)
     bench.create("q", retention_seconds=10)
     _fill(bench, 5_000)
     bench.clock.advance(10)

@@ -1,0 +1,3 @@
+line = "7" * 65536
+while True:
+    print(line)

@@ -1,0 +1,2 @@
+print(500_000_000, flush=True)
+input()

@@ -1,0 +1,74 @@
+"""The queues that jobs lie in: one for each set of labels that jobs ask for."""
+
+from __future__ import annotations
+
+from windlass.dispatch.job import MAX_ATTEMPTS
+from windlass.dispatch.labels import JOBS, Labels, labels_of, queue_of
+from windlass.dispatch.outcomes import KEPT
+from windlass.message import QueueInfo
+from windlass.store import Store
+
+_PAGE = 1_000
+_MOST_LOOKS = 1_000
+"""Sets of labels offered whose queues are remembered."""
+
+_SETTINGS = {
+    "max_deliveries": MAX_ATTEMPTS,
+    "history_seconds": KEPT,
+    "outcome_ttl_seconds": KEPT,
+    "dedup_window_seconds": 30.0 * 24 * 3600,
+}
+
+
+class JobQueues:
+    """All of them, with the settings that jobs need. `lease_seconds` is one of these."""
+
+    def __init__(self, store: Store, lease_seconds: float) -> None:
+        self._store = store
+        self._settings = {"lease_seconds": lease_seconds, **_SETTINGS}
+        self.asked: dict[str, Labels] = {}
+        """Queue -> the labels that its jobs ask for."""
+        self.names: dict[int, str] = {}
+        """Number of a queue -> its name."""
+        self._looks: dict[Labels, list[str]] = {}
+        """Labels offered -> the queues to look into, those that ask for most first."""
+
+    async def load(self) -> None:
+        """Find those that an earlier process made."""
+        after = ""
+        while page := self._store.queues(JOBS, after, _PAGE):
+            for info in page:
+                asked = labels_of(info.name)
+                if asked is not None:
+                    await self._set_up(info)
+                    self._know(info.name, asked)
+            after = page[-1].name
+
+    async def of(self, asked: Labels) -> str:
+        """The queue of jobs that ask for these labels, made if it is not there."""
+        name = queue_of(asked)
+        if name not in self.asked:
+            # With its settings, in one step: without them, attempts have no end.
+            await self._store.create_queue(name, self._settings)
+            self._know(name, asked)
+        return name
+
+    async def _set_up(self, info: QueueInfo) -> None:
+        """Give a queue that an earlier process made the settings of this one."""
+        if any(getattr(info.settings, setting) != value for setting, value in self._settings.items()):
+            await self._store.update_queue(info.name, self._settings)
+
+    def _know(self, name: str, asked: Labels) -> None:
+        self.asked[name] = asked
+        self.names[self._store.queue_number(name)] = name
+        self._looks.clear()
+
+    def looked_into(self, offered: Labels) -> list[str]:
+        """The queues whose jobs a runner with these labels may take, those that ask for most first."""
+        found = self._looks.get(offered)
+        if found is None:
+            if len(self._looks) >= _MOST_LOOKS:
+                self._looks.clear()
+            matching = [(-len(asked), name) for name, asked in self.asked.items() if asked <= offered]
+            found = self._looks[offered] = [name for _, name in sorted(matching)]
+        return found

@@ -1,0 +1,116 @@
+"""The judge of one installation, wired: its database, its files, its submissions and the sweeper."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, select
+
+from windlass.clock import Clock
+from windlass.database import Database, sqlite_url
+from windlass.ids import Ids
+from windlass.judge.files import Files
+from windlass.judge.generations import Generations
+from windlass.judge.jobs import Dispatch
+from windlass.judge.outbox import Outbox
+from windlass.judge.problems import Problems
+from windlass.judge.projection import Projection
+from windlass.judge.stranded import Stranded
+from windlass.judge.submissions import Submissions
+from windlass.judge.sweeper import Sweeper
+from windlass.judge.tables import migrate, problems, submissions, versions
+from windlass.queues.watching import Watches
+
+DATABASE = "judge.db"
+FILES = "files"
+_STEP = 500
+
+
+class Judge:
+    """Everything of the judge that lives as long as the server."""
+
+    def __init__(self, database: Database, files: Files, ids: Ids, clock: Clock, dispatch: Dispatch) -> None:
+        self.files = files
+        self.watches = Watches()
+        self._database = database
+        generations = Generations(ids)
+        self.outbox = Outbox(database, dispatch)
+        self.stranded = Stranded(database, dispatch, generations, self.watches.tell)
+        self.sweeper = Sweeper(self.outbox.sweep, self.stranded.look, self.collect)
+        self.problems = Problems(database, files, clock, generations, self.sweeper, self.watches)
+        self.submissions = Submissions(
+            database, files, ids, clock, generations, self.outbox, self.sweeper, self.watches
+        )
+        self._projection = Projection(database, ids, clock, self.watches)
+
+    @classmethod
+    def open(
+        cls, data_dir: Path, ids: Ids, clock: Clock, dispatch: Dispatch, *, synchronous: str = "full"
+    ) -> Judge:
+        """The judge of a data directory, which this process holds the lock of. Raises StartError; blocks."""
+        files = Files(data_dir / FILES)
+        url = sqlite_url(data_dir / DATABASE)
+        database = Database(url, migrate, owner="judge", synchronous=synchronous)
+        return cls(database, files, ids, clock, dispatch)
+
+    def start(self) -> None:
+        """Run the sweeper on this loop."""
+        self.sweeper.start()
+
+    async def stop(self) -> None:
+        """Let everybody who waits go, and end the sweeper."""
+        self.release_waiters()
+        await self.sweeper.stop()
+
+    def close(self) -> None:
+        """Finish what is under way in the database, then refuse everything. Blocks."""
+        self._database.close()
+
+    def release_waiters(self) -> None:
+        """Answer everybody who waits, now: the server stops."""
+        self.watches.stop()
+
+    async def started(self, submission_id: str, generation: int) -> None:
+        """A runner has begun with a job of ours. Only for people: nothing depends on it."""
+        await self._projection.started(submission_id, generation)
+
+    async def project(
+        self, job_id: str, submission_id: str, generation: int, outcome: Mapping[str, Any]
+    ) -> None:
+        """Write down what came of a job: `{"tasks": [[case, ...], ...]}`, a case as on the wire, or
+        `{"failed": reason, "attempts": [...]}`.
+
+        The dispatch calls it for every job of ours that ended, as often as it takes: only its return
+        confirms. Of an older generation, or a second time, it changes nothing. Without a `submission_id` (the
+        job's record is damaged) it is for whoever has this job now. Raises StoreUnavailable.
+        """
+        await self._projection.project(job_id, submission_id, generation, outcome)
+
+    async def collect(self) -> int:
+        """Remove files that nothing refers to and nobody holds; how many."""
+        digests = await asyncio.to_thread(self.files.all)
+        removed = 0
+        for at in range(0, len(digests), _STEP):
+            some = digests[at : at + _STEP]
+            needed = await self._database.read(partial(_needed, some))
+            unneeded = [digest for digest in some if digest not in needed]
+            removed += await asyncio.to_thread(self.files.remove, unneeded)
+        return removed
+
+
+def _needed(digests: Sequence[str], connection: Connection) -> set[str]:
+    """Those of the files that a problem or a submission refers to."""
+    data = (
+        select(versions.c.testdata)
+        .join(
+            problems,
+            (versions.c.problem_id == problems.c.id) & (versions.c.version == problems.c.version),
+        )
+        .where(versions.c.testdata.in_(digests))
+    )
+    programs = select(submissions.c.source).where(submissions.c.source.in_(digests))
+    return {*connection.execute(data).scalars(), *connection.execute(programs).scalars()}
