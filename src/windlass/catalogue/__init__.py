@@ -1,0 +1,1 @@
+"""A catalogue of products whose database is asked only for what may be there."""

@@ -1,0 +1,118 @@
+"""The products in their database. What can be said of one that is not there is the guard's part."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
+from operator import attrgetter
+
+from sqlalchemy import Connection, Select, bindparam, delete, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from windlass.catalogue.product import Product, may_be_an_id
+from windlass.catalogue.tables import migrate, products
+from windlass.database import Database
+from windlass.errors import ProductExists, StoreUnavailable
+
+MAX_PAGE = 1000
+_IDS = 10_000
+_id = products.c.product_id
+
+_one = select(products).where(_id == bindparam("key"))
+_ids = select(_id).order_by(_id).limit(_IDS)
+_delete = delete(products).where(_id == bindparam("key"))
+_update = (
+    update(products)
+    .where(_id == bindparam("key"))
+    .values(name=bindparam("new_name"), price=bindparam("new_price"))
+)
+
+
+class Products:
+    """One table of products. Every method may raise StoreUnavailable."""
+
+    def __init__(self, url: str, *, synchronous: str = "full") -> None:
+        """Open the database and make the table where there is none. Raises StartError; blocks."""
+        self._database = Database(url, migrate, owner="catalogue", synchronous=synchronous)
+
+    def close(self) -> None:
+        """Finish what is under way, then refuse everything. Blocks."""
+        self._database.close()
+
+    async def get(self, product_id: str) -> Product | None:
+        """The product, or None. An id that no product can have does not reach the database."""
+        if not may_be_an_id(product_id):
+            return None
+
+        def step(connection: Connection) -> Product | None:
+            row = connection.execute(_one, {"key": product_id}).one_or_none()
+            return None if row is None else Product(*row)
+
+        return await self._database.read(step)
+
+    async def insert(self, product: Product) -> None:
+        """Add a new one. Raises ProductExists."""
+
+        def step(connection: Connection) -> None:
+            try:
+                connection.execute(insert(products).values(_row(product)))
+            except IntegrityError:
+                raise ProductExists(f"There is a product {product.product_id!r} already.") from None
+
+        await self._database.write(step)
+
+    async def put(self, several: Iterable[Product]) -> int:
+        """Write these whether they are there or not, in one transaction; how many are new.
+
+        Of several with one id the last one counts. At most some thousands: a statement takes no more.
+        """
+        # In order, so that two servers that write the same ones wait for each other and never in a ring.
+        wanted = {product.product_id: product for product in sorted(several, key=_id_of)}
+
+        def step(connection: Connection) -> int:
+            known = set(connection.execute(select(_id).where(_id.in_(wanted))).scalars())
+            old = [product for product in wanted.values() if product.product_id in known]
+            new = [product for product in wanted.values() if product.product_id not in known]
+            if old:
+                values = [{"key": p.product_id, "new_name": p.name, "new_price": p.price} for p in old]
+                connection.execute(_update, values)
+            if new:
+                try:
+                    connection.execute(insert(products), [_row(product) for product in new])
+                except IntegrityError:  # another server was faster
+                    raise StoreUnavailable("Somebody else writes these products.", retry_after=1) from None
+            return len(new)
+
+        return await self._database.write(step)
+
+    async def delete(self, product_id: str) -> bool:
+        """Take one away; whether it was there."""
+        return await self._database.write(
+            lambda connection: connection.execute(_delete, {"key": product_id}).rowcount > 0
+        )
+
+    async def page(self, after: str = "", limit: int = 100) -> Sequence[Product]:
+        """Up to `limit` products whose ids come after `after`, in the order of their UTF-8."""
+        wanted = select(products).where(_id > after).order_by(_id).limit(limit)
+        return await self._database.read(
+            lambda connection: [Product(*row) for row in connection.execute(wanted)]
+        )
+
+    def ids(self) -> Iterator[str]:
+        """Every id there is while nobody writes, page by page, so that many do not fill memory. Blocks."""
+        found = self._database.look(partial(_all, _ids))
+        while found:
+            yield from found
+            after = _ids.where(_id > found[-1])
+            found = self._database.look(partial(_all, after))
+
+
+_id_of = attrgetter("product_id")
+
+
+def _row(product: Product) -> dict[str, object]:
+    return {"product_id": product.product_id, "name": product.name, "price": product.price}
+
+
+def _all(query: Select[str], connection: Connection) -> Sequence[str]:
+    return connection.execute(query).scalars().all()

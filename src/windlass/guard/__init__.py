@@ -1,0 +1,1 @@
+"""What stands in front of look-ups: a filter that knows which ids cannot exist."""
