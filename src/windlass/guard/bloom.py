@@ -5,7 +5,8 @@ they are the same in every process. It grows by layers beyond what it was made f
 and Hutchison, "Scalable Bloom Filters", 2007). Its stored form is made of sectors that a caller can write one
 by one:
 
-    sector 0    header: magic, version, k, layers, n, p, m, items, id of the secret, id of the filter; CRC-32
+    sector 0    header: magic, version, k, layers, n, p, m, items, id of the secret, id of the filter, the
+                length of the mark, the mark; CRC-32
     sector 1..  508 bytes of bits and their CRC-32, layer after layer
 
 n, p, m and k are those of the first layer; all others follow from them. A sector's checksum begins with the
@@ -37,7 +38,9 @@ SECTOR = 512
 _DATA = SECTOR - 4
 _SECTOR_BITS = 8 * _DATA
 _SECTOR = Struct(f">{_DATA}sI")
-_HEADER = Struct(">8sHHIQdQQ8s8s")
+_HEADER = Struct(">8sHHIQdQQ8s8sH")
+MAX_MARK = _DATA - _HEADER.size
+"""Bytes that a caller may have kept with a filter."""
 _MAGIC = b"WL-BLOOM"
 _VERSION = 1
 _MAX_LAYERS = 32
@@ -111,6 +114,7 @@ class BloomFilter:
         self.expected_items = expected_items
         self.false_positive_rate = false_positive_rate
         self._filter_id = os.urandom(8)
+        self._mark, self._saved_mark = b"", b""
         self._keyed = blake2b(key, digest_size=16)
         self._layers = [_Layer(*layer_shape(expected_items, false_positive_rate, 0))]
         self._recent: list[bytes] = []
@@ -178,6 +182,17 @@ class BloomFilter:
 
     # --- the stored form --------------------------------------------------------------------------
 
+    @property
+    def mark(self) -> bytes:
+        """What its keeper has stored with it, up to MAX_MARK bytes: of when its keys are, say."""
+        return self._mark
+
+    @mark.setter
+    def mark(self, mark: bytes) -> None:
+        if len(mark) > MAX_MARK:
+            raise ValueError(f"a mark has at most {MAX_MARK} bytes")
+        self._mark = mark
+
     def dump(self) -> bytes:
         """The whole stored form. It has to replace an older one in one step (a rename, a SET)."""
         with self._lock:
@@ -203,7 +218,7 @@ class BloomFilter:
                 layer.changed[:] = bytes(len(layer.changed))
                 offsets = [SECTOR * (first + number) for number in numbers]
                 found += zip(offsets, layer.sectors(numbers, self._seed(first)), strict=True)
-            return [*found, (0, self._header())] if found else []
+            return [*found, (0, self._header())] if found or self._mark != self._saved_mark else []
 
     @classmethod
     def load(
@@ -228,6 +243,7 @@ class BloomFilter:
                 raise FilterStateRefused(f"It was made for {what} {found}, not {wanted}.")
         loaded = cls(secret, expected_items=header.expected_items, false_positive_rate=header.rate)
         loaded._filter_id = header.filter_id
+        loaded._mark = loaded._saved_mark = header.mark
         while len(loaded._layers) < header.layers:
             loaded._grow()
         items = header.items
@@ -250,9 +266,10 @@ class BloomFilter:
         return zlib.crc32(self._filter_id + self._key_id) + sector
 
     def _header(self) -> bytes:
+        self._saved_mark = self._mark
         return _Header(
             self._layers[0].hashes, len(self._layers), self.expected_items, self.false_positive_rate,
-            self._layers[0].size, self._items(), self._key_id, self._filter_id,
+            self._layers[0].size, self._items(), self._key_id, self._filter_id, self._saved_mark,
         ).pack()  # fmt: skip
 
     # --- within -----------------------------------------------------------------------------------
@@ -403,9 +420,11 @@ class _Header(NamedTuple):
     items: int
     key_id: bytes
     filter_id: bytes
+    mark: bytes
 
     def pack(self) -> bytes:
-        data = _HEADER.pack(_MAGIC, _VERSION, *self).ljust(_DATA, b"\0")
+        *fixed, mark = self
+        data = (_HEADER.pack(_MAGIC, _VERSION, *fixed, len(mark)) + mark).ljust(_DATA, b"\0")
         return _SECTOR.pack(data, zlib.crc32(data))
 
 
@@ -421,7 +440,8 @@ def _read_header(state: bytes, key_id: bytes) -> _Header:
         raise FilterStateRefused(f"It has the form {version}, and this Windlass reads {_VERSION}.")
     if zlib.crc32(data) != checksum:
         raise FilterStateRefused("It is damaged: the header's checksum does not agree.")
-    header = _Header(*fields)
+    *fixed, length = fields
+    header = _Header._make([*fixed, data[_HEADER.size : _HEADER.size + length]])
     if header.key_id != key_id:
         raise FilterStateRefused("It was written under another secret.")
     if not (header.expected_items >= 1 and 0 < header.rate <= 0.5 and 1 <= header.layers <= _MAX_LAYERS):

@@ -10,8 +10,8 @@ any coroutine function. It never says "absent" of a key whose write was answered
 - A write whose outcome is unknown (a connection that broke in the commit) may still come to pass. For
   `doubt_seconds` nothing new is remembered then.
 
-That is the whole truth for one process. Where several write one source, each has to hear of the writes of the
-others, as they begin and as they end, in place of its own `write` alone.
+That is the whole truth for one process. Where several write one source, `Peers` tells each of the writes of
+the others, as they begin and as they end, and whether it may answer from memory at all.
 """
 
 from __future__ import annotations
@@ -46,6 +46,35 @@ class Filter(Protocol):
 
     def add(self, key: str, /) -> object:
         """Take it in; any thread may ask meanwhile."""
+
+
+class Peers(Protocol):
+    """The other processes that write the same source; they are told of ours, and tell the guard of theirs."""
+
+    def current(self) -> bool:
+        """Whether this process knows of every write that was answered for; if not, the source has to say."""
+
+    async def begin(self, keys: Collection[str]) -> object:
+        """Tell that these keys are about to be written; returns once nobody answers who has not heard it.
+
+        Raises StoreUnavailable where that cannot be; then nothing is written.
+        """
+
+    async def end(self, begun: object, *, sure: bool) -> None:
+        """Tell that what `begin` gave has ended; not `sure`: it may still come to pass. Raises nothing."""
+
+
+class Alone:
+    """No others: this process is the only one that writes."""
+
+    def current(self) -> bool:
+        return True
+
+    async def begin(self, keys: Collection[str]) -> object:
+        """Nobody has to be told."""
+
+    async def end(self, begun: object, *, sure: bool) -> None:
+        """Nobody has to be told."""
 
 
 class Answer(NamedTuple, Generic[V]):
@@ -97,10 +126,12 @@ class Guard(Generic[V]):
         *,
         weigh: Callable[[V], int] = sys.getsizeof,
         limits: Limits | None = None,
+        peers: Peers | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`filter` holds every key of the source; `load` asks the source; `weigh` gives a value's bytes."""
         self.filter = filter
+        self.peers: Peers = peers or Alone()
         self._load = load
         self._limits = limits = limits or Limits()
         self._monotonic = monotonic
@@ -131,6 +162,8 @@ class Guard(Generic[V]):
         with self._lock:
             counts = self._counts
             counts.requests += 1
+            if not self.peers.current():
+                return None
             if key not in self.filter:
                 counts.bloom_filter += 1
                 return Answer(None, "bloom_filter")
@@ -226,26 +259,60 @@ class Guard(Generic[V]):
 
     # --- writes -------------------------------------------------------------------------------------
 
+    def heard_begin(self, keys: Collection[str]) -> None:
+        """Somebody else is about to write these keys, which may be there afterwards. Any thread."""
+        with self._lock:
+            self._writing.update(keys)
+            self._drop(keys)
+        for key in keys:
+            self.filter.add(key)
+
+    def heard_end(self, keys: Collection[str], *, sure: bool = True) -> None:
+        """A write that was heard to begin has ended; not `sure`: it may still come to pass. Any thread."""
+        if not sure:
+            self._doubt()
+        with self._lock:
+            self._drop(keys)
+            self._writing.subtract(keys)
+            for key in keys:
+                if self._writing[key] <= 0:
+                    del self._writing[key]
+
+    def forget(self) -> None:
+        """Drop all that is remembered, and let no query that is under way teach any of it again."""
+        with self._lock:
+            self._cache.clear()
+            self._absent.clear()
+            self._queries.clear()
+
+    def swap(self, filter: Filter) -> set[str]:  # noqa: A002
+        """Ask and fill another filter from now on; the keys of writes under way, which it may not have."""
+        with self._lock:
+            self.filter = filter
+            return set(self._writing)
+
     async def _write(self, keys: Collection[str], operation: Callable[[], Awaitable[R]], adding: bool) -> R:
         with self._lock:
             self._writing.update(keys)
             self._drop(keys)
+        sure = True
         try:
             if adding:
                 for key in keys:
                     self.filter.add(key)
-            return await operation()
-        except BaseException as error:
-            if isinstance(error, StoreUnavailable) or not isinstance(error, WindlassError):
-                self._doubt_until = self._monotonic() + self._limits.doubt_seconds
-            raise
+            begun = await self.peers.begin(keys)
+            try:
+                return await operation()
+            except BaseException as error:
+                sure = isinstance(error, WindlassError) and not isinstance(error, StoreUnavailable)
+                raise
+            finally:
+                await self.peers.end(begun, sure=sure)
         finally:
-            with self._lock:
-                self._writing.subtract(keys)
-                self._drop(keys)
-                for key in keys:
-                    if self._writing[key] <= 0:
-                        del self._writing[key]
+            self.heard_end(keys, sure=sure)
+
+    def _doubt(self) -> None:
+        self._doubt_until = self._monotonic() + self._limits.doubt_seconds
 
     def _drop(self, keys: Collection[str]) -> None:
         """Forget what is known of these keys, and let no query that is under way teach it again."""

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from windlass.errors import FilterStateRefused
-from windlass.guard.bloom import SECTOR, BloomFilter, bits_for, estimated_rate, hashes_for
+from windlass.guard.bloom import MAX_MARK, SECTOR, BloomFilter, bits_for, estimated_rate, hashes_for
 
 SECRET = bytes(range(32))
 ODD_KEYS = [
@@ -455,3 +455,22 @@ def test_any_size_works(items: int, rate: float, keys: list[str]) -> None:
         assert not bloom.add(key)
     loaded = BloomFilter.load(bloom.dump(), SECRET, expected_items=items, false_positive_rate=rate)
     assert [key for key in keys if key not in loaded] == []
+
+
+def test_a_mark_is_kept_with_the_filter_and_saved_alone() -> None:
+    """Planted defect: a header that is only given where bits changed too."""
+    bloom = BloomFilter(SECRET, expected_items=1000)
+    bloom.add("a")
+    bloom.mark = b"m" * MAX_MARK
+    state = bytearray(bloom.dump())
+    assert BloomFilter.load(bytes(state), SECRET).mark == b"m" * MAX_MARK
+    assert bloom.changes() == []
+    bloom.mark = b"later"
+    ((offset, sector),) = bloom.changes()
+    assert offset == 0
+    state[: len(sector)] = sector
+    loaded = BloomFilter.load(bytes(state), SECRET)
+    assert (loaded.mark, "a" in loaded) == (b"later", True)
+    assert loaded.changes() == []
+    with pytest.raises(ValueError, match="at most"):
+        bloom.mark = b"m" * (MAX_MARK + 1)
