@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from windlass.dispatch.gathering import Gathering
+from windlass.dispatch.gate import Gate
 from windlass.dispatch.holdings import Holdings
 from windlass.dispatch.job import JOB, Job, number_of
 from windlass.dispatch.progress import Progress
@@ -51,7 +51,7 @@ class Leases:
         self._runners = runners
         self._progress = progress
         self._load = load
-        self._heartbeats = Gathering()
+        self._heartbeats = Gate()
         self._started: Started | None = None
 
     def on_start(self, listener: Started) -> None:

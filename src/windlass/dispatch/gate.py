@@ -8,7 +8,7 @@ GATHER = 0.02
 """Seconds between two commits of heartbeats."""
 
 
-class Gathering:
+class Gate:
     """A gate that opens every `GATHER` seconds: whoever comes to it after a quiet time passes at once."""
 
     def __init__(self) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.harness import Jumping
-from windlass.dispatch.gathering import GATHER, Gathering
+from windlass.dispatch.gate import GATHER, Gate
 
 
 class Still(Jumping):
@@ -22,7 +22,7 @@ class Still(Jumping):
 def passing(*after: float) -> list[float]:
     """When each of those who come after so many seconds passes one gate, in seconds."""
 
-    async def come(gate: Gathering, moment: float) -> float:
+    async def come(gate: Gate, moment: float) -> float:
         loop = asyncio.get_running_loop()
         began = loop.time()
         await asyncio.sleep(moment)
@@ -30,7 +30,7 @@ def passing(*after: float) -> list[float]:
         return loop.time() - began
 
     async def all_of_them() -> list[float]:
-        gate = Gathering()
+        gate = Gate()
         return await asyncio.gather(*(come(gate, moment) for moment in after))
 
     return _run(all_of_them)
@@ -65,7 +65,7 @@ def test_one_that_gives_up_leaves_the_others_their_turn() -> None:
     """Planted: one future for all, which a cancellation ends for all."""
 
     async def main() -> list[float]:
-        loop, gate = asyncio.get_running_loop(), Gathering()
+        loop, gate = asyncio.get_running_loop(), Gate()
         await gate.passed()
         began = loop.time()
         one, other = (asyncio.create_task(gate.passed()) for _ in range(2))
