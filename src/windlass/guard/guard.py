@@ -215,34 +215,56 @@ class Guard(Generic[V]):
     # --- queries ------------------------------------------------------------------------------------
 
     def _query(self, key: str) -> _Query[V]:
-        """The query under way for a key, or a new one."""
+        """The query for a key that one who asks now may share, under way or new."""
         with self._lock:
             query = self._queries.get(key)
             if query is not None:
-                return query
-            query = self._queries[key] = _Query(self._monotonic())
-            self._counts.database_calls += 1
+                if key not in self._writing and self.peers.current():
+                    return query
+                # A write that it is too old to see may have been answered for: share the one behind it.
+                if query.next is None:
+                    query.next = _Query()
+                return query.next
+            query = self._queries[key] = _Query()
+            self._begin(query)
         self._run(self._answer(key, query))
         return query
+
+    def _begin(self, query: _Query[V]) -> None:
+        query.began = self._monotonic()
+        self._counts.database_calls += 1
 
     async def _answer(self, key: str, query: _Query[V]) -> None:
         try:
             value = await self._load(key)
-        except BaseException as error:
+        except Exception as error:  # noqa: BLE001 - it is for those who wait
             with self._lock:
                 self._ended(key, query)
-            if isinstance(error, Exception):
-                query.future.set_exception(error)
-                return
-            query.future.set_exception(_Abandoned())
+            query.future.set_exception(error)
+        except BaseException:
+            with self._lock:
+                self._taken(key, query)
+            for each in (query, query.next):
+                if each is not None:
+                    each.future.set_exception(_Abandoned())
             raise
-        with self._lock:
-            if self._ended(key, query) and key not in self._writing and query.began >= self._doubt_until:
-                self._remember(key, value)
-        query.future.set_result(value)
+        else:
+            with self._lock:
+                untouched = self._ended(key, query)
+                if untouched and key not in self._writing and query.began >= self._doubt_until:
+                    self._remember(key, value)
+            query.future.set_result(value)
 
     def _ended(self, key: str, query: _Query[V]) -> bool:
-        """Take a query away; whether no write of its key has done so before."""
+        """Take a query away and begin the one behind it; whether no write of its key has taken it before."""
+        untouched, behind = self._taken(key, query), query.next
+        if behind is not None:
+            self._queries.setdefault(key, behind)
+            self._begin(behind)
+            self._run(self._answer(key, behind))
+        return untouched
+
+    def _taken(self, key: str, query: _Query[V]) -> bool:
         if self._queries.get(key) is not query:
             return False
         del self._queries[key]
@@ -336,10 +358,11 @@ class Guard(Generic[V]):
 class _Query(Generic[V]):
     """A question that the source is being asked, for whoever wants to know, in whatever event loop."""
 
-    __slots__ = ("began", "future")
+    __slots__ = ("began", "future", "next")
 
-    def __init__(self, began: float) -> None:
-        self.began = began
+    def __init__(self) -> None:
+        self.began = float("-inf")
+        self.next: _Query[V] | None = None
         self.future: Future[V | None] = Future()
         self.future.set_running_or_notify_cancel()  # so that one who gives up takes nobody else along
 

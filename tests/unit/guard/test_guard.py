@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import tracemalloc
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine
 from typing import Any, TypeVar
 
 import pytest
@@ -434,5 +434,177 @@ def test_a_write_that_was_refused_casts_no_doubt() -> None:
         with pytest.raises(Conflict):
             await bench.guard.write(["a"], operation, adding=True)
         assert await bench.ask("b", "b") == ["database", "negative_cache"]
+
+    run(scenario())
+
+
+# --- others who write -----------------------------------------------------------------------------
+
+
+class Others:
+    """Peers as a test wants them."""
+
+    def __init__(self) -> None:
+        self.known = True
+        self.told: list[str] = []
+        self.refused: Exception | None = None
+
+    def current(self) -> bool:
+        return self.known
+
+    async def begin(self, keys: Collection[str]) -> object:
+        if self.refused is not None:
+            raise self.refused
+        self.told.append(f"begin {' '.join(keys)}")
+        return "begun"
+
+    async def end(self, begun: object, *, sure: bool) -> None:
+        self.told.append(f"end {begun} {sure}")
+
+
+def with_others(there: str = "", *, held: bool = False) -> tuple[Bench, Others]:
+    bench, others = Bench(there, held=held), Others()
+    bench.guard.peers = others
+    return bench, others
+
+
+def test_who_does_not_know_of_all_writes_asks_the_source() -> None:
+    """Planted defect: `remembered` that does not ask `current`: "c", which another wrote, is absent."""
+    bench, others = with_others("a")
+
+    async def scenario() -> None:
+        assert await bench.ask("a", "a", "b") == ["database", "cache", "bloom_filter"]
+        bench.source.rows["c"] = 1
+        others.known = False
+        assert await bench.ask("a", "b") == ["database", "database"]
+        assert await bench.guard.get("c") == Answer(1, "database")
+        bench.guard.heard_begin(["c"])
+        bench.guard.heard_end(["c"])
+        others.known = True
+        assert await bench.ask("a", "c", "c") == ["cache", "database", "cache"]
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("why", ["writing", "not current"])
+def test_who_asks_where_a_write_may_have_been_answered_joins_no_query_from_before(why: str) -> None:
+    """Planted defects: `_query` that shares whatever is under way; one query for each who asks (4 calls)."""
+    bench, others = with_others(held=True)
+    bench.filter.add("a")
+
+    async def scenario() -> None:
+        before = asyncio.ensure_future(bench.guard.get("a"))
+        await settle()
+        bench.source.queries[0].look()
+        if why == "writing":
+            bench.guard.heard_begin(["a"])  # which takes the first query away
+            late = asyncio.ensure_future(bench.guard.get("a"))
+            await settle()
+            bench.source.queries[1].look()
+        else:
+            others.known, late = False, before
+        bench.source.rows["a"] = 1  # and whoever wrote it is answered, while its end is not heard yet
+        after = [asyncio.ensure_future(bench.guard.get("a")) for _ in range(3)]
+        await settle()
+        while bench.source.queries:
+            bench.source.queries.pop(0).answer()
+            await settle()
+        assert (await before).value is None
+        assert (await late).value is None
+        assert [(await each).value for each in after] == [1, 1, 1]
+
+    run(scenario())
+    assert len(bench.source.calls) == (3 if why == "writing" else 2)
+    assert bench.guard.counts().database_calls == len(bench.source.calls)
+
+
+def test_a_query_behind_one_that_fails_is_made_all_the_same() -> None:
+    """Planted defect: an error that begins nothing behind it: whoever waits there waits for ever."""
+    bench, others = with_others("a", held=True)
+    others.known = False
+
+    async def scenario() -> None:
+        first = asyncio.ensure_future(bench.guard.get("a"))
+        await settle()
+        second = asyncio.ensure_future(bench.guard.get("a"))
+        await settle()
+        bench.source.queries.pop(0).fail(StoreUnavailable("away"))
+        await settle()
+        bench.source.queries.pop(0).answer()
+        with pytest.raises(StoreUnavailable):
+            await first
+        assert (await second).value == 97
+
+    run(scenario())
+
+
+def test_others_are_told_before_and_after_and_a_write_they_cannot_hear_of_is_not_made() -> None:
+    """Planted defects: the operation before `begin`; a refusal of `begin` that casts doubt."""
+    bench, others = with_others()
+
+    async def commit() -> None:
+        others.told.append("commit")
+        bench.source.rows["a"] = 1
+
+    async def scenario() -> None:
+        await bench.guard.write(["a"], commit, adding=True)
+        assert others.told == ["begin a", "commit", "end begun True"]
+        assert await bench.ask("a", "a") == ["database", "cache"]
+        others.refused = StoreUnavailable("nobody hears")
+        with pytest.raises(StoreUnavailable, match="nobody hears"):
+            await bench.guard.write(["a"], commit, adding=True)
+        assert len(others.told) == 3
+        assert await bench.ask("a", "a") == ["database", "cache"]
+
+    run(scenario())
+
+
+def test_an_outcome_that_nobody_knows_is_told_as_such() -> None:
+    """Planted defect: `sure` that is never False."""
+    bench, others = with_others()
+
+    async def broken() -> None:
+        raise StoreUnavailable("gone in the commit")
+
+    async def scenario() -> None:
+        with pytest.raises(StoreUnavailable):
+            await bench.guard.write(["a"], broken, adding=True)
+        assert others.told[-1] == "end begun False"
+
+    run(scenario())
+
+
+def test_what_is_forgotten_comes_back_from_the_source_alone() -> None:
+    """Planted defect: `forget` that leaves the queries under way: the old value is remembered."""
+    bench = Bench("a", held=True)
+
+    async def scenario() -> None:
+        asking = asyncio.ensure_future(bench.guard.get("a"))
+        await settle()
+        query = bench.source.queries.pop()
+        query.look()
+        bench.guard.forget()
+        query.answer()
+        assert (await asking).value == 97
+        bench.source.held = False
+        assert await bench.ask("a", "a") == ["database", "cache"]
+        bench.guard.forget()
+        assert await bench.ask("a") == ["database"]
+
+    run(scenario())
+
+
+def test_a_filter_that_is_swapped_in_is_told_what_it_may_miss() -> None:
+    """Planted defect: `swap` that gives nothing back."""
+    bench = Bench()
+
+    async def commit() -> None:
+        other = ExactFilter()
+        other.keys |= bench.guard.swap(other)
+        bench.source.rows["a"] = 1
+
+    async def scenario() -> None:
+        await bench.guard.write(["a"], commit, adding=True)
+        assert (await bench.guard.get("a")).value == 1
 
     run(scenario())

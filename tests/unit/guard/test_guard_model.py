@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 
 from tests.unit.guard.scripted import ExactFilter, Source, settle
 from windlass.errors import Conflict, StoreUnavailable
-from windlass.guard.guard import Answer, Guard, Limits
+from windlass.guard.guard import Alone, Answer, Guard, Limits
 
 KEYS = ["a", "b"]
 keys = st.sampled_from(KEYS)
@@ -48,6 +48,20 @@ class Look:
         self.key, self.since, self.task = key, since, task
 
 
+class Others(Alone):
+    """Another process that writes, and what this one knows of it."""
+
+    def __init__(self) -> None:
+        self.known = True
+        self.heard: list[str] = []
+        """Keys of its writes whose beginning was heard, and whose end was not."""
+        self.missed: list[str] = []
+        """Keys of those that were made while nothing was heard."""
+
+    def current(self) -> bool:
+        return self.known
+
+
 class GuardMachine(RuleBasedStateMachine):
     """One guard, its source, and all that the source ever held."""
 
@@ -62,19 +76,23 @@ class GuardMachine(RuleBasedStateMachine):
         self.writes: list[Write] = []
         self.broken: list[Write] = []
         self.looks: list[Look] = []
+        self.others = Others()
         self.guard = Guard(
             ExactFilter(["a"], ["b"]),
             self.source.load,
             limits=Limits(cache_bytes=1000, negative_bytes=500, negative_seconds=50, doubt_seconds=10),
             monotonic=lambda: self.now,
+            peers=self.others,
         )
 
     def teardown(self) -> None:
-        for query in self.source.queries:
-            query.answer()
         for write in self.writes:
             write.end.set_result(None)
         self._go()
+        while self.source.queries:
+            self.source_answers_all()
+        for key in self.others.heard:
+            self.guard.heard_end([key])
         assert all(look.task.done() for look in self.looks)
         assert not self.guard._queries
         assert not self.guard._writing
@@ -98,8 +116,15 @@ class GuardMachine(RuleBasedStateMachine):
     # --- look-ups -----------------------------------------------------------------------------------
 
     @precondition(lambda self: len(self.looks) < 3)
-    @rule(key=keys)
-    def look(self, key: str) -> None:
+    @rule(key=keys, seen=st.booleans())
+    def look(self, key: str, seen: bool) -> None:
+        self._look(key)
+        if seen:  # what there is now, though it may be told later
+            for query in self.source.queries:
+                if not query.looked:
+                    query.look()
+
+    def _look(self, key: str) -> None:
         task = self._do(lambda: asyncio.ensure_future(self.guard.get(key)))
         self.looks.append(Look(key, self.answered[key], task))
         self._go()
@@ -152,14 +177,17 @@ class GuardMachine(RuleBasedStateMachine):
         """Those that broke may commit, too, some time later."""
         waiting = [each for each in [*self.writes, *self.broken] if not each.committed]
         write = data.draw(st.sampled_from(waiting))
-        if write.value is None:
-            self.source.rows.pop(write.key, None)
-        else:
-            self.source.rows[write.key] = write.value
-        self.history[write.key].append(write.value)
-        write.committed = len(self.history[write.key]) - 1
+        write.committed = self._commit(write.key, write.value)
         if write.broken and not any(query.key == write.key for query in self.source.queries):
             self.answered[write.key] = write.committed  # nothing remembered may hide it
+
+    def _commit(self, key: str, value: int | None) -> int:
+        if value is None:
+            self.source.rows.pop(key, None)
+        else:
+            self.source.rows[key] = value
+        self.history[key].append(value)
+        return len(self.history[key]) - 1
 
     @precondition(lambda self: any(each.committed for each in self.writes))
     @rule(data=st.data())
@@ -192,6 +220,43 @@ class GuardMachine(RuleBasedStateMachine):
         write.task.cancel()
         self._go()
 
+    # --- another process ----------------------------------------------------------------------------
+
+    @precondition(lambda self: self.others.known and len(self.others.heard) < 2)
+    @rule(key=keys)
+    def another_begins(self, key: str) -> None:
+        self.others.heard.append(key)
+        self.guard.heard_begin([key])
+
+    @precondition(lambda self: self.others.heard or not self.others.known)
+    @rule(data=st.data(), value=values)
+    def another_is_answered(self, data: st.DataObject, value: int | None) -> None:
+        """Its end is heard later; whoever was answered asks at once."""
+        key = data.draw(keys if not self.others.known else st.sampled_from(self.others.heard))
+        if key not in self.others.heard:
+            self.others.missed.append(key)
+        self.answered[key] = self._commit(key, value)
+        self._look(key)
+
+    @precondition(lambda self: self.others.known and self.others.heard)
+    @rule()
+    def another_ends(self) -> None:
+        self.guard.heard_end([self.others.heard.pop(0)])
+
+    @rule()
+    def hear_nothing(self) -> None:
+        self.others.known = False
+
+    @precondition(lambda self: not self.others.known)
+    @rule()
+    def hear_again(self) -> None:
+        """All that was missed is heard before an answer from memory is trusted."""
+        for key in self.others.missed:
+            self.guard.heard_begin([key])
+            self.guard.heard_end([key])
+        self.others.missed.clear()
+        self.others.known = True
+
     # --- time ---------------------------------------------------------------------------------------
 
     @rule(seconds=st.sampled_from([10.0, 60.0]))
@@ -213,7 +278,8 @@ class GuardMachine(RuleBasedStateMachine):
 
 def test_any_order_of_look_ups_and_writes() -> None:
     """Planted defects: no filter.add, or after the operation; no shield; `_drop` leaves the absent, the
-    values or the queries. Rarer ones are found in some runs only; test_guard.py has one test for each.
+    values or the queries; queries shared while nothing is heard, or while another writes. Rarer ones are
+    found in some runs only; test_guard.py has one test for each.
     """
     run_state_machine_as_test(
         GuardMachine,
