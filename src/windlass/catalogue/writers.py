@@ -1,0 +1,162 @@
+"""Who writes a catalogue's database: one Windlass alone, or several that tell each other. Never both.
+
+A Windlass that takes itself for the only writer denies what another has added. So whoever is alone holds a
+lock that no other may hold beside it, and those who tell each other hold it together: for SQLite on a file
+beside the database, for PostgreSQL in a session of its own (an advisory lock; both end with their holder).
+Other databases have no such lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import threading
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from typing import Protocol
+
+import psycopg
+import structlog
+from sqlalchemy import make_url
+
+from windlass.errors import StartError
+from windlass.guard.guard import Alone
+
+log = structlog.get_logger("windlass.catalogue")
+
+CHECK = 1.0
+"""Seconds between two looks at whether the lock is still there."""
+
+
+class Lock(Protocol):
+    """A lock on a database, shared or not."""
+
+    def held(self) -> bool | None:
+        """Take it where it is not held (blocks). False: somebody else has it; None: nobody can tell now."""
+
+    def close(self) -> None:
+        """Let it go."""
+
+
+class Sole(Alone):
+    """This process alone writes, or those do who hold the lock together with it."""
+
+    def __init__(self, lock: Lock, regained: Callable[[], None]) -> None:
+        """Raises StartError where another writes who does not know of us. `regained` is called when the lock
+        was another's for a while and is ours again: who knows what was written meanwhile. It may raise."""
+        self._lock = lock
+        self._regained = regained
+        self._ours = True
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="windlass-catalogue-lock", daemon=True)
+        if lock.held() is False:
+            lock.close()
+            raise StartError(
+                "Another Windlass writes the products in this database, and would not hear of what this one"
+                " adds. Give all of them the same --redis, or stop the other one."
+            )
+        self._thread.start()
+
+    def current(self) -> bool:
+        return self._ours
+
+    def check(self) -> None:
+        """Look whether the lock is still ours. A database that is away lets nobody else write either."""
+        held = self._lock.held()
+        if held is False and self._ours:
+            self._ours = False
+            log.error("another Windlass writes the products: every look-up asks the database now")
+        elif held and not self._ours:
+            self._regained()
+            self._ours = True
+            log.info("this Windlass is the only one again that writes the products")
+
+    def close(self) -> None:
+        """Let the database go. Blocks."""
+        self._over.set()
+        self._thread.join(5 * CHECK)  # a database that hangs may hold it; it ends with the process
+        self._lock.close()
+
+    def _watch(self) -> None:
+        while not self._over.wait(CHECK):
+            try:
+                self.check()
+            except Exception as error:  # noqa: BLE001 - the next look may do better
+                log.warning("cannot look after the lock of the products", error=str(error))
+
+
+def lock_of(url: str, table: str, *, shared: bool) -> Lock:
+    """The lock of whoever writes `table` at `url`; `shared` with others who hold it so. Raises StartError."""
+    where = make_url(url)
+    if where.drivername.startswith("postgres"):
+        plain = where.set(drivername="postgresql").render_as_string(hide_password=False)
+        return _Session(plain, table, shared)
+    if where.drivername.startswith("sqlite") and where.database:
+        return _File(Path(where.database), shared)
+    return _Nothing()
+
+
+class _Nothing:
+    def held(self) -> bool:
+        return True
+
+    def close(self) -> None:
+        pass
+
+
+class _File:
+    """A lock of the kernel on a file beside the database."""
+
+    def __init__(self, database: Path, shared: bool) -> None:
+        self._how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
+        path = database.with_name(f"{database.name}.writers")
+        try:
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise StartError(f"{path} cannot be opened: {error.strerror}.") from error
+
+    def held(self) -> bool:
+        try:
+            fcntl.flock(self._file, self._how)
+        except BlockingIOError:
+            return False
+        return True
+
+    def close(self) -> None:
+        os.close(self._file)
+
+
+class _Session:
+    """An advisory lock of PostgreSQL, held as long as its session lives."""
+
+    def __init__(self, url: str, table: str, shared: bool) -> None:
+        self._url = url
+        self._number = int.from_bytes(sha256(f"windlass {table}".encode()).digest()[:8], "big", signed=True)
+        self._take = f"SELECT pg_try_advisory_lock{'_shared' if shared else ''}(%s)"
+        self._connection: psycopg.Connection | None = None
+
+    def held(self) -> bool | None:
+        try:
+            if self._connection is not None:
+                self._connection.execute("SELECT 1")
+                return True
+            connection = psycopg.connect(
+                self._url, autocommit=True, connect_timeout=5, keepalives_idle=5, tcp_user_timeout=5000
+            )
+            found = connection.execute(self._take, (self._number,)).fetchone()
+            if found is not None and found[0]:
+                self._connection = connection
+                return True
+            connection.close()
+        except psycopg.Error:
+            self.close()
+            return None
+        return False
+
+    def close(self) -> None:
+        if self._connection is not None:
+            with contextlib.suppress(psycopg.Error):
+                self._connection.close()
+            self._connection = None

@@ -1,0 +1,84 @@
+"""One Windlass alone, or several that tell each other: never both on one database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.postgresql import PostgreSQL
+from windlass.catalogue import writers
+from windlass.catalogue.writers import Sole, lock_of
+from windlass.database import sqlite_url
+from windlass.errors import StartError
+
+
+@pytest.fixture(scope="module")
+def postgresql() -> Iterator[PostgreSQL]:
+    server = PostgreSQL()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "catalogue.db")
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.database()
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "together"),
+    [(False, False, False), (False, True, False), (True, False, False), (True, True, True)],
+)
+def test_who_may_write_beside_whom(url: str, first: bool, second: bool, together: bool) -> None:
+    """Planted defects: a lock that is always shared; one that is never."""
+    holder, other = lock_of(url, "products", shared=first), lock_of(url, "products", shared=second)
+    assert holder.held() is True
+    assert other.held() is together
+    assert holder.held() is True
+    holder.close()
+    assert other.held() is True
+    other.close()
+
+
+def test_a_second_one_is_told_what_to_do(url: str) -> None:
+    """Planted defect: a start that takes what `held` says for true."""
+    first = Sole(lock_of(url, "products", shared=False), regained=pytest.fail)
+    with pytest.raises(StartError, match="the same --redis"):
+        Sole(lock_of(url, "products", shared=False), regained=pytest.fail)
+    first.close()
+    Sole(lock_of(url, "products", shared=True), regained=pytest.fail).close()
+
+
+def test_tables_of_one_database_are_locked_apart(postgresql: PostgreSQL) -> None:
+    url = postgresql.database()
+    locks = [lock_of(url, table, shared=False) for table in ("products", "others")]
+    assert [lock.held() for lock in locks] == [True, True]
+    for lock in locks:
+        lock.close()
+
+
+def test_a_lock_lost_to_another_is_noticed_and_what_was_written_is_caught_up_with(
+    postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted defects: a restart after which the lock is taken to be ours; one regained without a word."""
+    monkeypatch.setattr(writers, "CHECK", 1e6)
+    url, regained = postgresql.database(), []
+    sole = Sole(lock_of(url, "products", shared=False), regained=lambda: regained.append(sole.current()))
+    other = lock_of(url, "products", shared=False)
+    postgresql.stop()
+    sole.check()
+    assert sole.current()  # nobody else can write either
+    postgresql.start()
+    assert other.held() is True
+    sole.check()
+    assert not sole.current()
+    other.close()
+    assert regained == []
+    sole.check()
+    assert (sole.current(), regained) == (True, [False])
+    assert other.held() is False
+    sole.close()
