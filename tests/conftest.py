@@ -2,11 +2,26 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Iterator
 
+import httpx
 import pytest
+from hypothesis import HealthCheck, settings
 
 from windlass.store.sqlite import upkeep
+
+# A busy machine is slow, which is no defect. With CI=true the examples are the same each time: what fails
+# there fails again here.
+settings.register_profile(
+    "windlass",
+    deadline=None,
+    derandomize="CI" in os.environ,
+    print_blob=True,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+settings.load_profile("windlass")
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -16,4 +31,14 @@ def _patient_upkeep() -> Iterator[None]:
     `Watch`."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(upkeep, "BUDGET", float("inf"))
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _patient_httpx() -> Iterator[None]:
+    """httpx gives an answer 5 s where nothing else is said; a disk under load takes longer now and then."""
+    usual: httpx.Timeout = inspect.signature(httpx.Client).parameters["timeout"].default
+    with pytest.MonkeyPatch.context() as patch:
+        for phase in ("connect", "read", "write", "pool"):
+            patch.setattr(usual, phase, 60.0)
         yield
