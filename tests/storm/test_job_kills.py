@@ -180,7 +180,7 @@ class Storm:
     def _kill_again_and_again(self, users: list[Future[None]]) -> None:
         kinds = ["server", "runner"] * KILLS
         self._rng.shuffle(kinds)
-        until(lambda: self.judge.jobs("running"), 30, "the first job")
+        until(lambda: self.judge.jobs("running"), 60, "the first job")
         while kinds:
             self._calm.wait(self._rng.uniform(0.0, 2.0))
             until(lambda: self._bearable(users), 60, "an attempt to spare for every job")
@@ -229,7 +229,7 @@ class Storm:
         for problem, names in ((SUM, self.ledger.programs), (SHIFTING, self.ledger.shifting)):
             listed = self.judge.submissions(problem)
             assert sorted(each["submission_id"] for each in listed) == sorted(names)
-        until(lambda: not any(runner.jobs for runner in self.runners), 20, "empty directories")
+        until(lambda: not any(runner.jobs for runner in self.runners), 60, "empty directories")
         generations = {name: self.judge.submission(name)["generation"] for name in self.ledger.all}
         for runner in self.runners:
             assert runner.terminate() == 0, runner.log
