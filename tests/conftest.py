@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 import os
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
+from fastapi import routing
 from hypothesis import HealthCheck, settings
 
 from windlass.store.sqlite import upkeep
@@ -41,4 +44,19 @@ def _patient_httpx() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for phase in ("connect", "read", "write", "pool"):
             patch.setattr(usual, phase, 60.0)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _known_models() -> Iterator[None]:
+    """FastAPI builds the models of all routes' answers for every application anew, in more than half of the
+    time that one takes. There are a thousand in the tests, of the same routes."""
+    make = vars(routing)["create_model_field"]
+    known = functools.cache(make)
+
+    def made(**how: Any) -> Any:
+        return known(**how) if "field_info" not in how else make(**how)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(routing, "create_model_field", made)
         yield

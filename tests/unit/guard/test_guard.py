@@ -162,7 +162,7 @@ def test_a_query_whose_event_loop_ends_is_asked_again_from_another() -> None:
         asking = asyncio.ensure_future(bench.guard.get("a"))
         await settle()
         asked.set()
-        await asyncio.to_thread(joined.wait, 10)
+        await asyncio.to_thread(joined.wait, 60)
         asking.cancel()  # and with this coroutine the loop ends, and all that runs in it
 
     async def second() -> None:
