@@ -57,6 +57,7 @@ venv() {
   locks=$({ echo "$PWD"; "$interpreter" --version; cat requirements/runtime.txt requirements/dev.txt; } | sha256sum)
   if ! grep -qsE "^(dev|$1) ${locks%% *}$" .venv/locks || ! .venv/bin/python -c '' 2>/dev/null; then
     step "Making .venv with $("$interpreter" --version) and the packages that requirements/$1.txt locks"
+    [[ ! -L .venv ]] || rm .venv  # `--clear` would empty what a link leads to, which is not ours
     "$interpreter" -m venv --clear .venv
     .venv/bin/python -m pip install -qq --disable-pip-version-check --require-hashes --only-binary :all: \
       --requirement "requirements/$1.txt"

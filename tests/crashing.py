@@ -4,6 +4,8 @@
 
 It goes on until it comes to a point in POINTS of whose name there is a file in FOLDER; then it takes the file
 away and kills itself. So one process can be told, while it runs, where it is to end.
+
+Its clock is ahead by as many seconds as there are bytes in the file FOLDER.ahead.
 """
 
 from __future__ import annotations
@@ -18,11 +20,13 @@ from pathlib import Path
 from typing import Any
 
 from windlass.cli import main
+from windlass.clock import SystemClock
 from windlass.dispatch import Dispatch
 from windlass.dispatch.leases import Leases
 from windlass.dispatch.results import Results
 from windlass.judge.dispatching import Jobs
 from windlass.judge.service import Judge
+from windlass.server import app
 from windlass.server.protocol import Protocol
 from windlass.store.sqlite import upkeep
 from windlass.store.sqlite.settling import end_delivery
@@ -125,7 +129,25 @@ class Fuse:
 _RESULTS = (b"/complete", b"/results")
 
 
-def install(fuse: Fuse) -> None:
+def ahead_of(folder: Path) -> Path:
+    """The file that says how far the clock is ahead."""
+    return folder.with_name(f"{folder.name}.ahead")
+
+
+class Ahead(SystemClock):
+    """A clock that a test moves forward while the process runs."""
+
+    file: Path
+
+    def now(self) -> int:
+        return super().now() + 1000 * self.file.stat().st_size
+
+
+def install(folder: Path) -> None:
+    fuse = Fuse(folder)
+    Ahead.file = ahead_of(folder)
+    Ahead.file.touch()
+    vars(app)["SystemClock"] = Ahead
     for name, (kind, verb) in POINTS.items():
         setattr(kind, verb.__name__, fuse.around(name, verb))
     for holder, name, wrapped in (
@@ -137,5 +159,5 @@ def install(fuse: Fuse) -> None:
 
 
 if __name__ == "__main__":
-    install(Fuse(Path(sys.argv.pop(1))))
+    install(Path(sys.argv.pop(1)))
     main()

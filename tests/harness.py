@@ -22,8 +22,11 @@ T = TypeVar("T")
 WINDLASS = Path(sys.executable).with_name("windlass")
 
 
-def until(condition: Callable[[], T], within: float = 10.0, what: str = "the condition") -> T:
-    """Poll `condition` until it is true and return its value; AssertionError after `within` seconds."""
+def until(condition: Callable[[], T], within: float = 60.0, what: str = "the condition") -> T:
+    """Poll `condition` until it is true and return its value; AssertionError after `within` seconds.
+
+    These, like all limits of waiting in tests, guard against hanging and measure nothing: a minute at least.
+    """
     deadline = time.monotonic() + within
     while True:
         value = condition()
@@ -96,7 +99,7 @@ class ServerProcess:
         data_dir: Path,
         *arguments: str,
         environment: Mapping[str, str] | None = None,
-        ready_within: float = 20.0,
+        ready_within: float = 60.0,
         program: Sequence[str] = (str(WINDLASS),),
     ) -> None:
         self.data_dir = data_dir
@@ -174,13 +177,13 @@ class ServerProcess:
             self.signal(signal.SIGKILL)
         return self.wait()
 
-    def terminate(self, within: float = 20.0) -> int:
+    def terminate(self, within: float = 60.0) -> int:
         """SIGTERM; returns the exit status of the graceful end, AssertionError when it takes longer."""
         if self.running:
             self.signal(signal.SIGTERM)
         return self.wait(within)
 
-    def wait(self, within: float = 20.0) -> int:
+    def wait(self, within: float = 60.0) -> int:
         assert self.process is not None, "the server was not started"
         try:
             status = self.process.wait(within)
@@ -215,7 +218,7 @@ def run_cli(
     text: str | None = None,
     environment: Mapping[str, str] | None = None,
     under: Sequence[str] = (),
-    timeout: float = 60.0,
+    timeout: float = 120.0,
 ) -> subprocess.CompletedProcess[str]:
     """Run `windlass ARGUMENTS` to its end, `text` on its stdin, WINDLASS_URL set to `server`.
 

@@ -94,12 +94,12 @@ class RunnerProcess:
         boxes = descendants(self.pid)
         os.kill(self.pid, signal.SIGKILL)
         assert self.process is not None
-        self.process.wait(20)
-        until(lambda: not any(each.lives() for each in boxes), 10, f"the end of the boxes of {self.name}")
-        until(lambda: not orphans(), 10, f"the end of boxes that {self.name} had only begun")
+        self.process.wait(60)
+        until(lambda: not any(each.lives() for each in boxes), 60, f"the end of the boxes of {self.name}")
+        until(lambda: not orphans(), 60, f"the end of boxes that {self.name} had only begun")
         return len(boxes)
 
-    def terminate(self, within: float = 30.0) -> int:
+    def terminate(self, within: float = 60.0) -> int:
         """SIGTERM; the exit status."""
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
@@ -110,8 +110,14 @@ class RunnerProcess:
 
     def groups(self) -> list[Path]:
         """The control groups of all its lives that there still are."""
-        named = [f"windlass-{pid}-*" for pid in self.pids]
-        return [found for name in named for found in Path("/sys/fs/cgroup").rglob(name)]
+        names = tuple(f"windlass-{pid}-" for pid in self.pids)
+        return [path for path in control_groups() if path.name.startswith(names)]
+
+
+def control_groups() -> Iterator[Path]:
+    """All of this machine; those that go meanwhile may be missing, and are no error."""
+    for folder, names, _ in os.walk("/sys/fs/cgroup"):
+        yield from (Path(folder, name) for name in names)
 
 
 class Process(NamedTuple):
@@ -179,6 +185,16 @@ def descendants(pid: int) -> list[Process]:
     return found
 
 
+def sleepers(pid: int) -> list[int]:
+    """Whoever is called `sleep` below a process: programs that go on once it is ended."""
+    found = []
+    for each in descendants(pid):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{each.pid}/comm").read_text() == "sleep\n":
+                found.append(each.pid)
+    return found
+
+
 def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat from the state on (proc_pid_stat(5)), none where it is gone."""
     try:
@@ -191,7 +207,7 @@ class Caller:
     """Whoever asks over HTTP, and asks again where the server is away; for any thread."""
 
     def __init__(self, server: ServerProcess, patience: float = 60.0) -> None:
-        self._http = httpx.Client(base_url=server.url, timeout=30, trust_env=False)
+        self._http = httpx.Client(base_url=server.url, timeout=60, trust_env=False)
         self._patience = patience
 
     def close(self) -> None:
@@ -257,7 +273,7 @@ class Judge(Caller):
         found: dict[str, Any] = self.get(f"/submissions/{submission_id}", wait=wait)
         return found
 
-    def done(self, submission_id: str, within: float = 30.0) -> dict[str, Any]:
+    def done(self, submission_id: str, within: float = 60.0) -> dict[str, Any]:
         """A submission once it is done."""
         deadline = time.monotonic() + within
         while True:
@@ -346,7 +362,7 @@ def ends(data_dir: Path) -> Ends:
 @contextlib.contextmanager
 def _looking(database: Path) -> Iterator[apsw.Connection]:
     with contextlib.closing(apsw.Connection(str(database), flags=apsw.SQLITE_OPEN_READONLY)) as db:
-        db.set_busy_timeout(5_000)
+        db.set_busy_timeout(60_000)
         yield db
 
 

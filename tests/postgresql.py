@@ -42,7 +42,7 @@ class PostgreSQL:
         """Stop it at once, whoever is connected."""
         assert self._process is not None
         self._process.send_signal(signal.SIGINT)
-        self._process.wait(30)
+        self._process.wait(60)
 
     def close(self) -> None:
         """Stop it and take everything away."""

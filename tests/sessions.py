@@ -112,7 +112,7 @@ class Session:
         return clean_environment(settings | self.exported)
 
     def _execute(self, command: list[str]) -> subprocess.CompletedProcess[str]:
-        (self.room / ".curlrc").write_text("silent\nshow-error\nmax-time = 30\n")
+        (self.room / ".curlrc").write_text("silent\nshow-error\nmax-time = 60\n")
         return subprocess.run(
             command,
             cwd=self.room,
@@ -120,7 +120,7 @@ class Session:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
 

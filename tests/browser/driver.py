@@ -36,7 +36,7 @@ class Browser:
         self._process = subprocess.Popen([program, f"--port={port}"], stdout=self._log, stderr=self._log)
         self._http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60)
         try:
-            until(self._ready, 20, "chromedriver")
+            until(self._ready, 60, "chromedriver")
             flags = [*_FLAGS, f"--user-data-dir={self._directory / 'profile'}"]
             wanted = {
                 "browserName": "chrome",
@@ -90,7 +90,7 @@ class Browser:
     def _stop(self) -> None:
         self._http.close()
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(60)
         self._log.close()
 
     def __exit__(

@@ -58,7 +58,7 @@ def test_the_docs_show_every_operation_and_ask_nobody_else(
     paths = httpx.get(server.url + "/openapi.json").json()["paths"]
     wanted = sum(len(operations) for operations in paths.values())
     count = "return document.querySelectorAll('.opblock').length"
-    until(lambda: browser.run(count) == wanted, 20, f"{wanted} operations in the page")
+    until(lambda: browser.run(count) == wanted, 60, f"{wanted} operations in the page")
     kept = os.environ.get("WINDLASS_SCREENSHOTS")
     browser.screenshot(Path(kept or tmp_path) / "docs.png")
     assert browser.console() == []

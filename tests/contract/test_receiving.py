@@ -97,7 +97,7 @@ def test_a_cancelled_receive_takes_nothing(bench: Bench) -> None:
     class Slow:
         @property
         def disconnected(self) -> bool:
-            held.wait(30)
+            held.wait(60)
             return True
 
     bench.create("q")

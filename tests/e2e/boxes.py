@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from tests.installation import control_groups
 from windlass.judge.verdict import Limits, Run
 from windlass.runner.sandbox import Command, Ran
 from windlass.runner.sandbox.bubblewrap import Bubblewrap
@@ -23,7 +24,7 @@ _SPAN = 2**22
 WEAK = ("unshare", "--user", "--map-root-user")
 """Starts a program where there is one user id only, so that boxes cannot have one each."""
 
-LIMITS = Limits(time_ms=5_000, memory_kib=131_072, wall_ms=10_000)
+LIMITS = Limits(time_ms=5_000, memory_kib=131_072, wall_ms=60_000)
 
 
 class Bench:
@@ -66,14 +67,13 @@ def leaving_nothing() -> Iterator[int]:
     yield users
     assert groups() == []
     assert processes(users) == {}
-    assert (descriptors(), mounts()) == before
+    assert descriptors() <= before[0]  # what earlier tests forgot may be collected meanwhile
+    assert mounts() == before[1]
 
 
 def groups() -> list[Path]:
     """The control groups that this process has made, those of single boxes too."""
-    roots = [path for path in Path("/sys/fs/cgroup").iterdir() if path.is_dir()]
-    found = [path for root in roots for path in root.rglob(f"windlass-{os.getpid()}-*")]
-    return found + [path for group in found for path in group.rglob("*") if path.is_dir()]
+    return [path for path in control_groups() if f"/windlass-{os.getpid()}-" in str(path)]
 
 
 def processes(users: int) -> dict[int, list[str]]:

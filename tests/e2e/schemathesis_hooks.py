@@ -54,7 +54,7 @@ def _waits(value: Any) -> bool:
 
 def prepare(url: str) -> dict[str, str]:
     """A queue `orders` with one message that is ready and one that is leased; their id and receipt."""
-    with httpx.Client(base_url=url) as client:
+    with httpx.Client(base_url=url, timeout=60) as client:
         client.post("/queues", json={"name": "orders"})
         client.patch("/queues/orders", json=_PLAIN)
         client.post("/queues/orders/resume")
@@ -78,7 +78,7 @@ def court(url: str) -> dict[str, str]:
         "meta": (None, json.dumps({"title": "one", "tasks": [task]}), "application/json"),
         "testdata": ("testdata.zip", data.getvalue()),
     }
-    with httpx.Client(base_url=url) as client:
+    with httpx.Client(base_url=url, timeout=60) as client:
         client.put("/problems/1", files=form).raise_for_status()
         program = {"problem_id": 1, "language": 2, "source": "print(1)"}
         submission = client.post("/submissions", json=program).raise_for_status().json()

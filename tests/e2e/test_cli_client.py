@@ -168,7 +168,7 @@ def test_lines_are_sent_while_the_pipe_is_still_open(server: ServerProcess, queu
         process.stdin.flush()
         until(lambda: counts(server, queue) == {"ready": 1}, what="the first line")
         process.stdin.close()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
 
 
 def test_a_pipe_outlives_a_kill_of_the_server_and_sends_each_line_once(own_server: ServerProcess) -> None:
@@ -203,7 +203,7 @@ def test_follow_prints_as_messages_come_and_ends_cleanly_with_ctrl_c(
             assert process.stdout.readline() == f"{text}\n".encode()
         until(lambda: counts(server, queue) == {}, what="both acknowledged")
         process.send_signal(signal.SIGINT)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         assert process.stderr is not None
         assert process.stderr.read() == b""
 
@@ -218,12 +218,12 @@ def test_messages_that_could_not_be_written_go_back(
     process = start(server, "receive", queue, "--all", "--batch", "3", stdin=subprocess.DEVNULL)
     with process:
         assert process.stdout is not None
-        assert select.select([process.stdout], [], [], 20)[0], "it has begun to write, and the pipe is full"
+        assert select.select([process.stdout], [], [], 60)[0], "it has begun to write, and the pipe is full"
         assert counts(server, queue) == {"leased": 3}
         process.send_signal(number)
         until(lambda: counts(server, queue) == {"ready": 3}, what="all given back")
         process.stdout.close()
-        assert process.wait(20) == 130
+        assert process.wait(60) == 130
         assert process.stderr is not None
         assert process.stderr.read() == b""
 
@@ -236,7 +236,7 @@ def test_a_reader_that_goes_away_ends_it_quietly(server: ServerProcess, run: Run
     with process:
         assert process.stdout.readline() == b"0\n"
         process.stdout.close()
-        assert process.wait(20) == 141
+        assert process.wait(60) == 141
         assert process.stderr.read() == b""
     left = counts(server, queue)
     assert set(left) == {"ready"}, "nothing stays leased"
@@ -292,8 +292,8 @@ def test_a_terminal_is_asked_before_a_purge(server: ServerProcess, run: Run, que
         os.close(side)
         with process:
             assert process.stderr is not None
-            assert select.select([process.stderr], [], [], 20)[0], "the question"
+            assert select.select([process.stderr], [], [], 60)[0], "the question"
             os.write(terminal, answer)
-            assert process.wait(20) == status
+            assert process.wait(60) == status
         os.close(terminal)
         assert counts(server, queue) == left

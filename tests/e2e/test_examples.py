@@ -23,7 +23,7 @@ def environment(server: ServerProcess) -> dict[str, str]:
 
 def run(server: ServerProcess, *command: str) -> str:
     done = subprocess.run(
-        command, env=environment(server), capture_output=True, text=True, timeout=60, check=False
+        command, env=environment(server), capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -53,7 +53,7 @@ def test_workers_work_and_end_cleanly_on_sigterm(server: ServerProcess, example:
         assert worker.stdout is not None
         lines = {worker.stdout.readline().split()[-1] for _ in range(2)}
         worker.send_signal(signal.SIGTERM)
-        assert worker.wait(20) == 0
+        assert worker.wait(60) == 0
         assert lines == {"rope", "sail"}
         stats = client.queue(name).show()
         assert (stats.ready, stats.leased) == (0, 0)

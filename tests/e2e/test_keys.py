@@ -149,7 +149,7 @@ def test_a_server_that_does_not_answer_is_a_plain_word(tmp_path: Path) -> None:
     with ServerProcess(tmp_path / "data") as server:
         os.kill(server.pid, signal.SIGSTOP)  # it answers nobody
         try:
-            ran = run_cli("key", "list", "--data-dir", str(server.data_dir), timeout=30)
+            ran = run_cli("key", "list", "--data-dir", str(server.data_dir), timeout=120)
         finally:
             os.kill(server.pid, signal.SIGCONT)
         assert ran.returncode == 1

@@ -17,25 +17,18 @@ import httpx
 import pytest
 
 from tests.harness import WINDLASS, ServerProcess, clean_environment, run_cli, until
-from tests.installation import descendants
+from tests.installation import sleepers
 from windlass.client import Client
 
 EXAMPLES = Path(__file__).parents[2] / "examples/problems"
 RUNNER_LINE = re.compile(r"windlass runner --server \S+ --token (\S+)")
 
 
-def _name(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/comm").read_text().strip()
-    except OSError:
-        return ""
-
-
 class Site:
     """A server, and a runner that was started as the server says."""
 
-    def __init__(self, folder: Path) -> None:
-        environment = {"WINDLASS_RUNNER_HEARTBEAT": "0.5", "WINDLASS_RUNNER_LEASE": "5"}
+    def __init__(self, folder: Path, lease: float = 60) -> None:
+        environment = {"WINDLASS_RUNNER_HEARTBEAT": "0.5", "WINDLASS_RUNNER_LEASE": str(lease)}
         self.server = ServerProcess(folder / "data", environment=environment).start()
         self._folder = folder
         self._runners: list[subprocess.Popen[bytes]] = []
@@ -68,11 +61,10 @@ class Site:
     def end_sleep(self) -> None:
         """End the `sleep` of a runner's box, so that its script goes on."""
 
-        def sleepers() -> list[int]:
-            below = [each.pid for runner in self._runners for each in descendants(runner.pid)]
-            return [pid for pid in below if _name(pid) == "sleep"]
+        def found() -> list[int]:
+            return [pid for runner in self._runners for pid in sleepers(runner.pid)]
 
-        for pid in until(sleepers, 60, "a sleep"):
+        for pid in until(found, what="a sleep"):
             os.kill(pid, signal.SIGPIPE)  # of which a shell says nothing
 
     def problem(self, name: str) -> int:
@@ -104,7 +96,7 @@ class Site:
                 runner.send_signal(signal.SIGTERM)
         for runner in self._runners:
             try:
-                runner.wait(20)
+                runner.wait(60)
             except subprocess.TimeoutExpired:
                 os.killpg(runner.pid, signal.SIGKILL)
                 runner.wait()
@@ -153,7 +145,7 @@ def test_a_submission_is_watched_to_its_verdict(site: Site, solution: str, statu
 def test_the_cases_come_while_it_is_judged(site: Site, tmp_path: Path) -> None:
     """Planted defect: a runner that tells nothing, so that all cases come with the verdict."""
     slow = tmp_path / "slow.py"
-    slow.write_text("import time; a, b = map(int, input().split()); time.sleep(2); print(a + b)")
+    slow.write_text("import time; a, b = map(int, input().split()); time.sleep(1); print(a + b)")
     number = site.problem("a-plus-b")
     with site.start("submit", str(slow), "--problem", str(number), "--watch") as watching:
         assert watching.stdout is not None
@@ -179,7 +171,7 @@ def test_a_terminal_gets_a_live_table(site: Site) -> None:
                 break  # that is how a terminal ends
             said += chunk
         os.close(ours)
-        assert watching.wait(20) == 0
+        assert watching.wait(60) == 0
         assert b"VERDICT" in said
         assert b"\x1b[2K" in said, "it was never drawn anew"
         assert b"AC: 100 of 100 points" in said
@@ -252,11 +244,11 @@ def test_interrupted_it_cancels_the_job(site: Site, number: int) -> None:
             [job] = client.jobs.list("running")
         assert job.job_id in site.run("jobs").stdout
         running.send_signal(number)
-        said = running.communicate(timeout=30)[1]
+        said = running.communicate(timeout=60)[1]
         assert running.returncode == 130, said
         assert b"is cancelled" in said
         assert state_of(site, job.job_id) == "cancelled"
-        until(lambda: httpx.get(site.url + "/runners").json()["runners"][0]["jobs"] == 0, 20, "a free runner")
+        until(lambda: httpx.get(site.url + "/runners").json()["runners"][0]["jobs"] == 0, 60, "a free runner")
 
 
 def test_a_reader_that_leaves_ends_the_job(site: Site) -> None:
@@ -264,7 +256,7 @@ def test_a_reader_that_leaves_ends_the_job(site: Site) -> None:
         assert running.stdout is not None
         running.stdout.readline()
         running.stdout.close()
-        assert running.wait(30) == 141
+        assert running.wait(60) == 141
         with Client(site.url) as client:
             assert client.jobs.list("running") == []
 
@@ -276,7 +268,7 @@ def test_a_job_for_nobody_waits_and_says_so(site: Site) -> None:
         assert b"no runner that offers nobody-has" in waiting.stderr.readline()
         assert site.run("jobs", "--state", "queued").stdout.count("nobody-has") == 2
         waiting.send_signal(signal.SIGINT)
-        waiting.communicate(timeout=30)
+        waiting.communicate(timeout=60)
         assert site.run("job", "cancel", job_id).returncode == 0
         assert "cancelled" in site.run("job", "show", job_id).stdout
         assert site.run("job", "cancel", job_id).returncode == 1
@@ -302,7 +294,7 @@ def test_the_server_may_start_anew_while_a_job_is_followed(tmp_path: Path) -> No
 
 def test_a_runner_that_dies_is_followed_by_another(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    site = Site(tmp_path)
+    site = Site(tmp_path, lease=8)
     try:
         first = site.start_runner()
         with site.start("job", "run", "--", "sh", "-c", "echo here; sleep 600; echo done") as running:

@@ -64,7 +64,7 @@ class Runner:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def wait(self, within: float = 20.0) -> int:
+    def wait(self, within: float = 60.0) -> int:
         """The exit status."""
         assert self.process is not None
         try:
@@ -72,11 +72,11 @@ class Runner:
         except subprocess.TimeoutExpired:
             raise AssertionError(f"the runner is still there after {within} s:\n{self.log}") from None
 
-    def stop(self, within: float = 20.0) -> int:
+    def stop(self, within: float = 60.0) -> int:
         self.signal(signal.SIGTERM)
         return self.wait(within)
 
-    def until(self, condition: Callable[[], object], what: str, within: float = 20.0) -> None:
+    def until(self, condition: Callable[[], object], what: str, within: float = 60.0) -> None:
         def holds() -> object:
             assert self.process is not None
             assert self.process.poll() is None, f"the runner ended:\n{self.log}"
@@ -198,7 +198,8 @@ def test_2_capacity_is_in_jobs_and_one_counts_until_it_is_handed_over(server: Se
     done = runner.folder / "done"
     for number in range(5):
         server.add(f"jb_{number}", wait_for=str(done))
-    server.fail("complete", *[500] * 2)
+    refusals = [Held(then=(500, b"")) for _ in range(2)]
+    server.fail("complete", *refusals)
     runner.start()
     runner.until(lambda: len(runner.started) == 2, "two jobs")
     beats = len(server.asked("heartbeat"))
@@ -206,7 +207,11 @@ def test_2_capacity_is_in_jobs_and_one_counts_until_it_is_handed_over(server: Se
     assert len(runner.started) == 2
     done.touch()
     runner.until(lambda: len(server.asked("complete")) == 2, "two tries to deliver")
+    beats = len(server.asked("heartbeat"))
+    runner.until(lambda: len(server.asked("heartbeat")) > beats + 3, "some heartbeats")
     assert len(runner.started) == 2
+    for refusal in refusals:
+        refusal.release()
     runner.until(lambda: len(server.results) == 5, "all results")
     assert sorted(runner.started) == [f"jb_{number}" for number in range(5)]
 
@@ -356,12 +361,12 @@ def test_5_what_does_not_finish_in_time_is_handed_back(server: Server, runner: R
 
 def test_5_a_second_signal_ends_it_at_once(server: Server, runner: Runner) -> None:
     server.add("jb_1", wait_for="/never")
-    runner.start()
+    runner.start(drain_timeout=3600)
     runner.until(lambda: runner.started, "the start")
     runner.signal(signal.SIGTERM)
     runner.until(lambda: "No new jobs" in runner.log, "the draining")
     runner.signal(signal.SIGINT)
-    assert runner.wait(within=20) == 128 + signal.SIGINT, "the job would have 60 s"
+    assert runner.wait() == 128 + signal.SIGINT, "the job would have an hour"
 
 
 def test_5_process_1_of_a_container_reaps_and_passes_signals_on(server: Server, runner: Runner) -> None:
@@ -404,7 +409,7 @@ def test_6_nothing_in_one_job_ends_the_others(server: Server, runner: Runner) ->
     server.add("jb_2", cannot="no compiler")
     server.add("jb_3")
     runner.start()
-    runner.until(lambda: "jb_3" in server.results, "the sound job", within=30)
+    runner.until(lambda: "jb_3" in server.results, "the sound job")
     reasons = dict(server.aborts)
     assert "a fault of the runner: ZeroDivisionError('a defect')" in reasons["jb_1"]
     assert reasons["jb_2"] == "no compiler"
@@ -479,7 +484,7 @@ def test_7_a_big_result_is_not_built_in_memory(server: Server, runner: Runner) -
     server.add("jb_1", big=300_000_000)
     runner.start(jobs=1)
     assert runner.process is not None
-    runner.until(lambda: server.results, "the result", within=60)
+    runner.until(lambda: server.results, "the result", within=300)
     peak = Path(f"/proc/{runner.process.pid}/status").read_text().split("VmHWM:")[1].split()[0]
     assert int(peak) < 200_000
     [request] = server.asked("complete")
@@ -522,8 +527,8 @@ def test_control_that_comes_late_does_not_stop_the_next_delivery(server: Server,
     server.add("jb_1", wait_for=str(done))
     runner.until(lambda: runner.started, "the start")
     late.release()
-    runner.until(lambda: len(server.asked("heartbeat")) == 2, "the next one, after the answer")
-    first, second = server.asked("heartbeat")
+    runner.until(lambda: len(server.asked("heartbeat")) > 1, "the next one, after the answer")
+    first, second, *_ = server.asked("heartbeat")
     assert (first.json["active_job_ids"], second.json["active_job_ids"]) == ([], ["jb_1"])
     done.touch()
     runner.until(lambda: server.results, "the result")
@@ -541,7 +546,7 @@ def test_long_polling_starts_a_job_at_once_and_ends_with_the_runner(server: Serv
     first.release()
     runner.until(lambda: server.results and len(server.asked("next-job")) == 2, "the result and a poll")
     assert [request.query.get("wait") for request in server.asked("next-job")] == ["20", "20"]
-    assert runner.stop(within=20) == 0
+    assert runner.stop(within=20) == 0, "its poll would go on for longer"
 
 
 def test_once_is_one_job(server: Server, runner: Runner) -> None:

@@ -71,7 +71,7 @@ def test_it_judges_and_runs_commands(server: Server, tmp_path: Path) -> None:
     try:
         until(lambda: len(server.results) == 3 or running.poll() is not None, 60, "the results")
         running.send_signal(signal.SIGINT)
-        assert running.wait(30) == 0, log.read_text()
+        assert running.wait(60) == 0, log.read_text()
     finally:
         if running.poll() is None:
             os.killpg(running.pid, signal.SIGKILL)

@@ -16,6 +16,7 @@ import pytest
 
 from tests.e2e.boxes import LIMITS, Bench, bench, fine, processes
 from tests.harness import until
+from tests.installation import control_groups
 from windlass.errors import Invalid
 from windlass.judge.verdict import Limits, Status, of_run
 from windlass.runner.sandbox import Command, Fetch
@@ -231,7 +232,7 @@ def test_page_cache_is_not_memory(box: Bench) -> None:
 
 
 def test_a_small_limit_does_not_fail_for_page_cache(box: Bench) -> None:
-    limits = Limits(time_ms=5_000, memory_kib=8_192, wall_ms=10_000)
+    limits = msgspec.structs.replace(LIMITS, memory_kib=8_192)
     big = uncached()
     fine(box.run("sh", "-c", f"cat {big} > /dev/null", limits=limits))
 
@@ -338,7 +339,7 @@ def test_only_a_regular_file_is_fetched(box: Bench, tmp_path: Path, make: str, w
 def test_a_compiled_program_comes_out_and_runs_in_the_next_box(box: Bench, tmp_path: Path) -> None:
     source = b'#include <cstdio>\nint main() { int a, b; scanf("%d %d", &a, &b); printf("%d\\n", a + b); }\n'
     built = box.run("g++", "-O2", "-o", "main", "main.cpp", files={"main.cpp": source},
-                    limits=Limits(time_ms=20_000, memory_kib=524_288, wall_ms=30_000),
+                    limits=Limits(time_ms=20_000, memory_kib=524_288, wall_ms=60_000),
                     fetch=Fetch(name="main", to=tmp_path / "main", max_bytes=2**24))  # fmt: skip
     fine(built)
     assert built.fetched == tmp_path / "main"
@@ -400,13 +401,17 @@ def test_two_boxes_do_not_see_each_other(box: Bench) -> None:
 # --- two that talk --------------------------------------------------------------------------------
 
 
+AFTERWARDS = "cat >/dev/null; sleep 0.5"
+"""Ends after the one that it reads from, whoever is told first that a pipe was closed."""
+
+
 def talk(one: str, other: str, limits: Limits = LIMITS) -> tuple[Command, Command]:
     return (Command(argv=("sh", "-c", one), limits=limits), Command(argv=("sh", "-c", other), limits=limits))
 
 
 def test_a_pair_talks_and_tells_who_ended_first(box: Bench) -> None:
     pair = box.do(box.sandbox.run_pair(*talk(
-        "echo 3; read answer; echo $answer >&2", "read n; echo $((n * n)); sleep 0.2")))  # fmt: skip
+        "echo 3; read answer; echo $answer >&2", f"read n; echo $((n * n)); {AFTERWARDS}")))  # fmt: skip
     fine(pair.one)
     fine(pair.other)
     assert pair.one.stderr == b"9\n"
@@ -423,12 +428,11 @@ def test_a_pair_talks_and_tells_who_ended_first(box: Bench) -> None:
 )
 def test_the_end_of_one_is_the_end_of_the_others_pipes(box: Bench, one: str, other: str) -> None:
     """Defect planted: the host keeps its copies of the pipes open."""
-    pair = box.do(box.sandbox.run_pair(*talk(one, other)))
+    pair = box.do(box.sandbox.run_pair(*talk(one, f"{other}; {AFTERWARDS}")))
     assert pair.one.run.fault is pair.other.run.fault is None
     assert of_run(pair.other.run, LIMITS) is not Status.TIME_LIMIT
     assert pair.one_ended_first
-    if other == "cat":
-        assert pair.other.run.exit_code == 0
+    assert pair.other.run.exit_code == 0
 
 
 @pytest.mark.parametrize(
@@ -555,8 +559,7 @@ def test_boxes_die_with_their_runner() -> None:
 
     until(closed, what="the end of the box")
     os.close(writing)
-    left = [path for root in Path("/sys/fs/cgroup").iterdir() if root.is_dir()
-            for path in root.rglob(f"windlass-{process.pid}-*")]  # fmt: skip
+    left = [path for path in control_groups() if path.name.startswith(f"windlass-{process.pid}-")]
     with bench():  # the next one sweeps
         assert not [path for path in left if path.exists()]
 
@@ -567,7 +570,7 @@ from windlass.errors import SandboxWeak
 from windlass.judge.verdict import Limits
 from windlass.runner.sandbox import Command, open_sandbox
 
-LIMITS = Limits(time_ms=1_000, memory_kib=65_536, wall_ms=20_000)
+LIMITS = Limits(time_ms=1_000, memory_kib=65_536, wall_ms=60_000)
 
 async def once():
     async with await open_sandbox(allow_weak=True) as sandbox:
@@ -598,7 +601,7 @@ def test_without_root_it_is_weak_and_says_so() -> None:
     with tempfile.TemporaryDirectory(prefix="sandbox-test-") as scratch:
         Path(scratch).chmod(0o777)
         done = subprocess.run([sys.executable, "-c", UNPRIVILEGED], env=os.environ | {"TMPDIR": scratch},
-                              capture_output=True, text=True, timeout=100, check=False)  # fmt: skip
+                              capture_output=True, text=True, timeout=300, check=False)  # fmt: skip
         assert list(Path(scratch).iterdir()) == []
     assert done.returncode == 0, done.stderr[-2000:]
     reason, *lines = done.stdout.splitlines()

@@ -21,7 +21,7 @@ from tests.harness import WINDLASS, ServerProcess, clean_environment, free_port,
 
 def fails(*arguments: str, environment: dict[str, str] | None = None) -> str:
     """The one line that a refused start says."""
-    ran = run_cli("serve", *arguments, environment=environment, timeout=30)
+    ran = run_cli("serve", *arguments, environment=environment, timeout=120)
     assert ran.returncode == 1, ran.stderr
     assert "Traceback" not in ran.stderr
     last = ran.stderr.splitlines()[-1]
@@ -86,11 +86,11 @@ def test_options_win_over_the_environment_and_that_over_the_file(tmp_path: Path)
             stderr=subprocess.PIPE,
         )
         try:
-            until(ready.exists, 20, "the ready file")
+            until(ready.exists, 60, "the ready file")
             return ready.read_text()
         finally:
             process.terminate()
-            said = process.communicate(timeout=20)[1]
+            said = process.communicate(timeout=60)[1]
             assert all(json.loads(line) for line in said.splitlines()), "log_format comes from the file"
 
     assert starts_on([], {}) == f"http://127.0.0.1:{ports[0]}"
@@ -127,7 +127,7 @@ def test_every_line_of_a_json_log_is_json_and_tells_what_was_found(tmp_path: Pat
         httpx.post(server.url + "/queues", json={"name": "q"})
         httpx.post(server.url + "/queues/q/messages", json={"messages": [{"content": n} for n in range(3)]})
         httpx.get(server.url + "/queues/q/messages?lease=600")
-        with socket.create_connection(("127.0.0.1", server.port)) as rude:
+        with socket.create_connection(("127.0.0.1", server.port), 60) as rude:
             rude.sendall(b"\x00\xff nonsense\r\n\r\n")
             rude.recv(1000)
         server.kill()
@@ -167,12 +167,12 @@ def test_a_stop_under_load_commits_what_is_under_way_lets_waiters_go_and_ends_wi
         threads += [threading.Thread(target=poll) for _ in range(5)]
         for thread in threads:
             thread.start()
-        until(lambda: httpx.get(server.url + "/status").json()["waiting"] == 5, 10, "five long polls")
-        until(lambda: len(acknowledged) > 100, 20, "a hundred sends")
+        until(lambda: httpx.get(server.url + "/status").json()["waiting"] == 5, 60, "five long polls")
+        until(lambda: len(acknowledged) > 100, 60, "a hundred sends")
         server.signal(number)
-        assert server.wait(10) == 0
+        assert server.wait(60) == 0
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         assert polled == [204] * 5
         server.start()
         kept = set()
@@ -184,13 +184,19 @@ def test_a_stop_under_load_commits_what_is_under_way_lets_waiters_go_and_ends_wi
 
 
 def test_a_body_that_trickles_is_cut_off_with_408(tmp_path: Path) -> None:
-    with ServerProcess(tmp_path / "data", environment={"WINDLASS_BODY_TIMEOUT": "1"}) as server:
+    with (
+        ServerProcess(tmp_path / "data", environment={"WINDLASS_BODY_TIMEOUT": "3"}) as server,
+        contextlib.ExitStack() as stack,
+    ):
         httpx.post(server.url + "/queues", json={"name": "q"})
+        trickling = []
         for path in ("/queues/q/messages", "/queues"):
-            with socket.create_connection(("127.0.0.1", server.port), timeout=20) as slow:
-                head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
-                slow.sendall(head.encode() + b'{"content":')
-                answer = slow.makefile("rb").read()  # it ends: the connection is closed
+            slow = stack.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+            head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n"
+            slow.sendall(head.encode() + b'{"content":')
+            trickling.append(stack.enter_context(slow.makefile("rb")))
+        for each in trickling:
+            answer = each.read()  # it ends: the connection is closed
             assert answer.startswith(b"HTTP/1.1 408 "), answer
             assert b'"code":"request_timeout"' in answer
         assert httpx.get(server.url + "/queues/q").json()["ready"] == 0
@@ -238,12 +244,12 @@ def test_registration_is_off_where_other_machines_reach_the_server(tmp_path: Pat
         env=clean_environment(), stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
-        until(ready.exists, 20, "the ready file")
+        until(ready.exists, 60, "the ready file")
         port = ready.read_text().rpartition(":")[2]
         assert registers(f"http://127.0.0.1:{port}", "") == 401
     finally:
         process.terminate()
-        said = process.communicate(timeout=20)[1]
+        said = process.communicate(timeout=60)[1]
     assert b"windlass runner" not in said
 
 
@@ -266,11 +272,11 @@ def uvicorn(tmp_path: Path, *arguments: str) -> Iterator[str]:
         return False
 
     try:
-        until(answers, 20, "uvicorn")
+        until(answers, 60, "uvicorn")
         yield url
     finally:
         process.terminate()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
 
 
 @pytest.mark.parametrize("lifespan", ["on", "off"])

@@ -66,7 +66,7 @@ def assert_refuses(server: ServerProcess, *named: str) -> None:
     before = len(server.log)
     server.launch()
     try:
-        assert server.wait(20) != 0
+        assert server.wait(60) != 0
     finally:
         server.kill()
     said = server.log[before:]

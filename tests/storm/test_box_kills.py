@@ -47,4 +47,4 @@ def test_no_box_outlives_whoever_made_it() -> None:
                 process.wait(rng.uniform(0, 0.1))
             process.kill()
             process.communicate()
-            until(lambda: not orphans(), 10, f"the end of all boxes after kill {kill}")
+            until(lambda: not orphans(), 60, f"the end of all boxes after kill {kill}")

@@ -70,7 +70,7 @@ def started_or_refused(data_dir: Path) -> Iterator[ServerProcess]:
     server = ServerProcess(data_dir)
     server.launch()
     try:
-        until(lambda: server.ready_file.exists() or not server.running, 20, "a start or a refusal")
+        until(lambda: server.ready_file.exists() or not server.running, 60, "a start or a refusal")
         if not server.running:
             assert str(data_dir) in server.log
         yield server

@@ -223,8 +223,8 @@ def test_the_wall_clock_moves_and_the_monotonic_one_does_not(disk: Disk) -> None
     wall, monotonic = (
         float(word) for word in run(disk, "print(time.time(), time.monotonic())").stdout.split()
     )
-    assert wall == pytest.approx(time.time() - 3_600, abs=10)
-    assert monotonic == pytest.approx(time.monotonic(), abs=10)
+    assert wall == pytest.approx(time.time() - 3_600, abs=600)
+    assert monotonic == pytest.approx(time.monotonic(), abs=600)
 
 
 def test_what_cannot_be_recorded_is_refused(disk: Disk) -> None:

@@ -19,13 +19,13 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.crashing import ANSWERED
+from tests.crashing import ANSWERED, ahead_of
 from tests.harness import ServerProcess, until
 from tests.installation import PYTHON, TOKEN, Caller, Judge, ends, server_environment
 
 pytestmark = pytest.mark.storm
 
-LEASE = 20.0  # longer than a crash and a start: no attempt is lost to time
+LEASE = 60  # longer than a crash and a start: no attempt is lost to time
 
 
 class Hand(Caller):
@@ -98,12 +98,12 @@ def _read(archive: bytes, name: str) -> str:
 class Site:
     """A server that is started again whenever it has ended, and who uses it. One for the whole module."""
 
-    def __init__(self, folder: Path, lease: float = LEASE) -> None:
+    def __init__(self, folder: Path) -> None:
         self._fuse = folder / "fuse"
         self._fuse.mkdir()
         self.server = ServerProcess(
             folder / "data",
-            environment=server_environment(lease, heartbeat=lease / 2),
+            environment=server_environment(LEASE, heartbeat=LEASE / 2),
             program=(sys.executable, "-m", "tests.crashing", str(self._fuse)),
         )
         self.server.start()
@@ -111,6 +111,8 @@ class Site:
         self.hand = Hand(self.server)
         self._problems = itertools.count(1)
         self._labels = (f"label-{n}" for n in itertools.count(1))
+        self._knocks = itertools.count(1)
+        self.judge.call("POST", "/queues", json={"name": "knock"})
         self._over = threading.Event()
         self._supervisor = threading.Thread(target=self._supervise, daemon=True)
         self._supervisor.start()
@@ -139,6 +141,14 @@ class Site:
         """Wait until it has come there, which may be after its client was answered. Wherever it has not, a
         test has shown nothing."""
         until(self.crashed, 60, "the crash")
+
+    def silence(self) -> None:
+        """No runner speaks until its lease is over: the server's clock moves, and a commit looks at it."""
+        assert self.hand.nothing()  # after a start: what it found leased has a whole lease again by now
+        with ahead_of(self._fuse).open("ab") as file:
+            file.write(bytes(LEASE + 1))
+        knock = {"lease_seconds": next(self._knocks)}
+        assert self.judge.call("PATCH", "/queues/knock", json=knock).status_code == 200
 
     def problem(self, wanted: int = 1) -> int:
         number = next(self._problems)
@@ -308,7 +318,9 @@ def test_the_end_of_a_job_that_died_reaches_its_submission(site: Site, point: st
         assert site.hand.abort(site.hand.take()) == 202
     last = site.hand.take()
     site.arm(point)
-    assert site.hand.abort(last) == (409 if point == "after-abort" else 202)
+    # A repeat is late; and it is one where the crash overtakes the answer, as it may beside the request.
+    late = {"before-abort": {202}, "after-abort": {409}}
+    assert site.hand.abort(last) in late.get(point, {202, 409})
     events = site.died(name, "The last attempt was handed back: it broke")
     assert events == ["sent", *["leased", "given_back"] * 3, "dead"]
     assert site.hand.bring(last, {"tasks": [[_CASE | {"stdout": "1", "status": "AC"}]]}) == 409
@@ -322,7 +334,7 @@ def test_a_job_that_was_cancelled_never_runs_again(site: Site, point: str) -> No
     result = site.hand.run(job)
     site.arm(point)
     cancelled = site.judge.call("DELETE", f"/jobs/{job['job_id']}")
-    assert cancelled.status_code == (410 if point == "after-cancel" else 204)
+    assert cancelled.status_code in {"before-cancel": {204}, "after-cancel": {410}}.get(point, {204, 410})
     events = site.died(name, "The job was cancelled.")
     assert (events[0], events[-1]) == ("sent", "cancelled")
     assert site.hand.bring(job, result) == 409
@@ -331,37 +343,36 @@ def test_a_job_that_was_cancelled_never_runs_again(site: Site, point: str) -> No
 # --- silence ----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """One whose leases run out while a test looks."""
-    site = Site(tmp_path_factory.mktemp("hasty"), lease=4)
-    yield site
-    site.close()
-
-
 @pytest.mark.parametrize("point", ["before-expire", "after-expire"])
-def test_a_lease_that_runs_out_costs_one_attempt(hasty: Site, point: str) -> None:
+def test_a_lease_that_runs_out_costs_one_attempt(site: Site, point: str) -> None:
     """Planted: an attempt that a start counts too; a lease that memory alone ends."""
-    name = submit(hasty, hasty.problem())
-    first = hasty.hand.take()
-    hasty.hand.run(first)
-    hasty.arm(point)
-    hasty.see_crash()
-    second = hasty.hand.take()
+    name = submit(site, site.problem())
+    first = site.hand.take()
+    site.hand.run(first)
+    site.arm(point)
+    site.silence()
+    site.see_crash()
+    if point == "before-expire":
+        site.silence()
+    second = site.hand.take()
     assert second["job_id"] == first["job_id"]
-    assert hasty.hand.bring(second, hasty.hand.run(second)) == 204
-    assert hasty.settled(name, 1, "AC")["attempts"] == 2
+    assert site.hand.bring(second, site.hand.run(second)) == 204
+    assert site.settled(name, 1, "AC")["attempts"] == 2
 
 
 @pytest.mark.parametrize("point", ["before-expire", "after-expire"])
-def test_the_last_lease_that_runs_out_is_the_end(hasty: Site, point: str) -> None:
+def test_the_last_lease_that_runs_out_is_the_end(site: Site, point: str) -> None:
     """Planted: a death that only the process which saw it tells."""
-    name = submit(hasty, hasty.problem())
+    name = submit(site, site.problem())
     for _ in range(2):
-        assert hasty.hand.abort(hasty.hand.take()) == 202
-    hasty.hand.run(hasty.hand.take())
-    hasty.arm(point)
-    events = hasty.died(name, "The last runner fell silent.")
+        assert site.hand.abort(site.hand.take()) == 202
+    site.hand.run(site.hand.take())
+    site.arm(point)
+    site.silence()
+    site.see_crash()
+    if point == "before-expire":
+        site.silence()
+    events = site.died(name, "The last runner fell silent.")
     assert events == ["sent", *["leased", "given_back"] * 2, "leased", "lease_expired", "dead"]
 
 

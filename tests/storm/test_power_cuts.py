@@ -52,7 +52,7 @@ def test_the_first_message_survives_in_its_new_directory(tmp_path: Path) -> None
         assert receive_all(http) == ["first"]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1000)
 def test_everything_acknowledged_survives_power_cuts(tmp_path: Path) -> None:
     """Planted: `synchronous=NORMAL`; an answer before the commit."""
     report = storm(tmp_path / "full", "full", random.randrange(2**32), CUTS)
@@ -61,13 +61,13 @@ def test_everything_acknowledged_survives_power_cuts(tmp_path: Path) -> None:
     assert report.violations == []
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1000)
 def test_without_syncing_messages_are_lost(tmp_path: Path) -> None:
     """The storm can tell: with `synchronous=off` it finds a loss. Planted: a disk that forgets nothing."""
     seed = random.randrange(2**32)
-    for attempt in range(5):
+    for attempt in range(15):
         report = storm(tmp_path / f"off-{attempt}", "off", seed + attempt, cuts=2)
         # Lost messages, or a database so torn that it is refused: they are lost too.
         if any(each.kind is Kind.LOST or "damaged" in each.evidence for each in report.violations):
             return
-    pytest.fail(f"no loss in 10 cuts without any sync (seed {seed})")
+    pytest.fail(f"no loss in 30 cuts without any sync (seed {seed})")

@@ -6,7 +6,6 @@ import asyncio
 import random
 import signal
 import socket
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -23,16 +22,13 @@ pytestmark = pytest.mark.storm
 def test_long_polls_are_answered_and_sends_are_kept(tmp_path: Path) -> None:
     """Planted: a stop that cancels long polls, or closes the store before its last commit is answered."""
     stored: list[list[str]] = [[] for _ in range(8)]
-    polling = threading.Semaphore(0)
 
     with ServerProcess(tmp_path / "data") as server, client(server) as http:
         create(http, "q")
         create(http, "empty")
 
         def poll() -> int:
-            with client(server, timeout=60) as each:
-                each.get("/status")
-                polling.release()
+            with client(server, timeout=120) as each:
                 return each.get("/queues/empty/messages", params={"wait": 60}).status_code
 
         def keep_sending(number: int) -> None:
@@ -50,9 +46,8 @@ def test_long_polls_are_answered_and_sends_are_kept(tmp_path: Path) -> None:
         with ThreadPoolExecutor(60) as pool:
             polls = [pool.submit(poll) for _ in range(50)]
             senders = [pool.submit(keep_sending, number) for number in range(8)]
-            for _ in polls:
-                assert polling.acquire(timeout=20)
-            until(lambda: all(len(each) > 20 for each in stored), 30, "some sends of each")
+            until(lambda: http.get("/status").json()["waiting"] == len(polls), what="all long polls")
+            until(lambda: all(len(each) > 20 for each in stored), 60, "some sends of each")
             assert server.terminate() == 0
             assert [each.result() for each in polls] == [204] * 50
             for each in senders:
@@ -69,13 +64,14 @@ def test_long_polls_are_answered_and_sends_are_kept(tmp_path: Path) -> None:
 
 def test_a_request_that_outlasts_the_stop_is_told_so(tmp_path: Path) -> None:
     """Planted: uvicorn's own answer to a request that it ends, a 500 in plain text."""
-    head = b"POST /queues/q/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n\r\n"
+    head = b"POST /queues/q/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 100\r\n"
     hurried = ServerProcess(tmp_path / "data", environment={"WINDLASS_DRAIN_TIMEOUT": "1"})
     with hurried as server, client(server) as http:
         create(http, "q")
-        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as trickling:
-            trickling.sendall(head + b'{"content":')
-            http.get("/status")  # the server has seen it by now, or sees it before the signal
+        with socket.create_connection(("127.0.0.1", server.port), timeout=60) as trickling:
+            trickling.sendall(head + b"Expect: 100-continue\r\n\r\n")
+            assert trickling.recv(65_536) == b"HTTP/1.1 100 Continue\r\n\r\n"  # it has seen the request
+            trickling.sendall(b'{"content":')
             assert server.terminate() == 0
             answer = b"".join(iter(lambda: trickling.recv(65_536), b""))
     assert answer.startswith(b"HTTP/1.1 503 ")
@@ -92,7 +88,7 @@ class Terminated(Server):
         self.dying = True
         self.up.clear()
         process.send_signal(signal.SIGTERM)
-        status = await asyncio.wait_for(process.wait(), 20)
+        status = await asyncio.wait_for(process.wait(), 60)
         if status != 0:
             raise ServerEnded(f"SIGTERM ended it with {status}: {self.last_words()}")
 

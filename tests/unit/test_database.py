@@ -63,7 +63,7 @@ def test_steps_that_arrive_together_share_a_commit(database: Database) -> None:
     held = threading.Event()
 
     async def scenario() -> None:
-        first = asyncio.ensure_future(database.write(lambda _: held.wait(10)))
+        first = asyncio.ensure_future(database.write(lambda _: held.wait(60)))
         await asyncio.sleep(0)
         others = [asyncio.ensure_future(database.write(add(n))) for n in range(50)]
         await asyncio.sleep(0)
@@ -85,7 +85,7 @@ def test_a_step_that_fails_leaves_the_others_of_its_commit(database: Database) -
         raise Invalid("no")
 
     async def scenario() -> list[Any]:
-        first = asyncio.ensure_future(database.write(lambda _: held.wait(10)))
+        first = asyncio.ensure_future(database.write(lambda _: held.wait(60)))
         await asyncio.sleep(0)
         steps: list[Any] = [add(1), refused, add(2), add(1), add(3)]  # the fourth breaks a constraint
         others = [asyncio.ensure_future(database.write(step)) for step in steps]
@@ -106,7 +106,7 @@ def test_a_read_cannot_write_and_does_not_wait_for_the_writer(database: Database
     held = threading.Event()
 
     async def scenario() -> None:
-        first = asyncio.ensure_future(database.write(lambda _: held.wait(10)))
+        first = asyncio.ensure_future(database.write(lambda _: held.wait(60)))
         await asyncio.sleep(0)
         assert await database.read(count) == 0
         held.set()
@@ -123,11 +123,11 @@ def test_a_read_sees_what_is_committed_alone(database: Database) -> None:
     def step(connection: Connection) -> None:
         add(1)(connection)
         written.set()
-        look.wait(10)
+        look.wait(60)
 
     async def scenario() -> None:
         writing = asyncio.ensure_future(database.write(step))
-        await asyncio.to_thread(written.wait, 10)
+        await asyncio.to_thread(written.wait, 60)
         assert await database.read(count) == 0
         look.set()
         await writing

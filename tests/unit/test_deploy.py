@@ -37,7 +37,7 @@ def said(*command: str | Path) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     return done.stdout or f"exit {done.returncode}" if done.returncode else ""
@@ -223,7 +223,7 @@ def verified(unit: str, name: str, folder: Path) -> str:
         ["systemd-analyze", "verify", str(file)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     return "".join(line for line in done.stderr.splitlines(keepends=True) if name in line) or (

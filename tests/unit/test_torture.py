@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import re
 import shutil
 import sys
@@ -17,7 +18,9 @@ import typer
 from typer.testing import CliRunner, Result
 
 from windlass.cli.torture import torture
-from windlass.torture import process
+from windlass.torture import Report, process
+from windlass.torture.client import Field
+from windlass.torture.consumer import Consumer
 from windlass.torture.content import content, token_of
 from windlass.torture.ledger import EVIDENCE, Delivery, Kind, Ledger, Received, Send, Take
 from windlass.torture.wire import Connection, Dropped
@@ -545,6 +548,34 @@ def test_an_answer_that_breaks_off_is_no_answer(answer: bytes) -> None:
             assert not connection.usable
 
     asyncio.run(run())
+
+
+def test_whoever_was_slower_than_the_lease_waits_for_what_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted defect: quiet is counted from the receipt, so that a stall looks like a loss."""
+    field = Field(process.Server(tmp_path, tmp_path), Ledger(), Report(1), lease=1.0)
+    moment = 100.0
+    monkeypatch.setattr(field, "now", lambda: moment)
+    field.calm()
+    consumer = Consumer(field, random.Random(1), "q")
+    left = [[Delivery("a", "1", 1, "r", Take("q", 1, 1.0, moment), moment)] for _ in range(2)]
+    given = []
+
+    async def receive() -> list[Delivery]:
+        nonlocal moment
+        moment += 1.0
+        given.append(moment)
+        return left.pop(0) if left else []
+
+    async def settle(_: object) -> None:
+        nonlocal moment
+        moment += 60.0
+
+    monkeypatch.setattr(consumer, "receive", receive)
+    monkeypatch.setattr(consumer, "settle", settle)
+    asyncio.run(consumer.run())
+    assert len(given) > 2
 
 
 # -- the command

@@ -14,7 +14,7 @@ from windlass.torture.wire import Answer, Connection, Dropped
 if TYPE_CHECKING:
     from windlass.torture.process import Server
 
-HASTY = 0.02  # share of the repeatable requests on which the client hangs up before the answer
+HASTY = 0.02  # share of the repeatable requests on which the client hangs up early, until it is calm
 PATIENCE = 20.0  # seconds for an answer, beyond what the request itself waits
 IDLE = 2.0  # seconds after which a connection is not used again: the server may be closing it
 
@@ -127,7 +127,7 @@ class Client:
         when the request may be repeated.
         """
         connection = await self.connect()
-        hasty = repeatable and self.rng.random() < HASTY
+        hasty = repeatable and not self.field.calmed and self.rng.random() < HASTY
         patience = self.rng.uniform(0, 0.005) if hasty else PATIENCE + wait
         try:
             async with asyncio.timeout(patience):

@@ -23,6 +23,7 @@ class Consumer(Client):
             if deliveries:
                 self.field.busy(self.queue)
                 await self.settle(deliveries)
+                self.field.busy(self.queue)  # what took longer than its lease comes back
             else:
                 await asyncio.sleep(0.01)
         self.hang_up()

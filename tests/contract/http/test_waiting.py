@@ -323,9 +323,9 @@ def test_a_message_sent_on_one_loop_wakes_a_waiter_on_another(q: Served) -> None
         answers: list[Any] = []
         waiting = threading.Thread(target=lambda: answers.append(client.get("/queues/q/messages?wait=20")))  # noqa: B023
         waiting.start()
-        until(lambda: len(q.app.queues.lines) > 0, 5, "a waiter")
+        until(lambda: len(q.app.queues.lines) > 0, 60, "a waiter")
         q.send(n)
-        waiting.join(10)
+        waiting.join(60)
         assert answers[0].json()["content"] == n
     assert not len(q.app.queues.lines)
 
@@ -348,6 +348,6 @@ def test_many_threads_with_a_loop_each_lose_nothing(q: Served) -> None:
     for _ in threads:
         client.post("/queues/q/messages", json={"content": None})
     for thread in threads:
-        thread.join(30)
+        thread.join(60)
         assert not thread.is_alive()
     assert sorted(taken) == list(range(40))

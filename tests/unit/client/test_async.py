@@ -122,7 +122,7 @@ def test_handle_runs_tasks_side_by_side(caplog: pytest.LogCaptureFixture) -> Non
             return next(received, EMPTY) if request.method == "POST" else ok()
 
         async def work(message: AsyncLeasedMessage) -> None:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await meeting.wait()
             if message.id == "m1":
                 raise LookupError("no such order")

@@ -180,7 +180,7 @@ def test_a_callback_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) ->
 
 
 def test_one_thread_serves_all_messages_and_ends_with_the_client() -> None:
-    done = threading.Barrier(2, timeout=10)
+    done = threading.Barrier(2, timeout=60)
     asked = []
 
     def patched(request: httpx.Request) -> httpx.Response:
@@ -218,7 +218,7 @@ def test_async_a_task_extends_and_tells_what_is_lost() -> None:
             message.on_lost = tell
             script.clock.advance(11)
             client.extender.keep(message)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while len(script.requests) < 2:  # noqa: ASYNC110 - the script has no event
                     await asyncio.sleep(0)
                 script.clock.advance(11)

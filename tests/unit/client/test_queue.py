@@ -180,7 +180,7 @@ def test_handle_acknowledges_gives_back_and_goes_on(caplog: pytest.LogCaptureFix
 
 
 def test_handle_runs_as_many_at_once_as_it_is_told() -> None:
-    meeting = threading.Barrier(3, timeout=10)
+    meeting = threading.Barrier(3, timeout=60)
     answers = {"POST": iter([messages([1]), messages([2]), messages([3])])}
 
     def server(request: httpx.Request) -> httpx.Response:

@@ -162,7 +162,7 @@ def test_a_query_whose_event_loop_ends_is_asked_again_from_another() -> None:
         asking = asyncio.ensure_future(bench.guard.get("a"))
         await settle()
         asked.set()
-        await asyncio.to_thread(joined.wait, 10)
+        await asyncio.to_thread(joined.wait, 60)
         asking.cancel()  # and with this coroutine the loop ends, and all that runs in it
 
     async def second() -> None:
@@ -170,13 +170,13 @@ def test_a_query_whose_event_loop_ends_is_asked_again_from_another() -> None:
         await settle()
         bench.source.held = False
         joined.set()
-        other.append(await asyncio.wait_for(asking, 10))
+        other.append(await asyncio.wait_for(asking, 60))
 
     thread = threading.Thread(target=lambda: run(first()))
     thread.start()
-    assert asked.wait(10)
+    assert asked.wait(60)
     run(second())
-    thread.join(10)
+    thread.join(60)
     assert other == [Answer(97, "database")]
     assert bench.source.calls == ["a", "a"]
 

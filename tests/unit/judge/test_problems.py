@@ -221,7 +221,7 @@ def test_an_archive_that_is_collected_between_two_looks_is_looked_up_again(
 
         def replaced(digest: str) -> Any:
             monkeypatch.undo()
-            asyncio.run_coroutine_threadsafe(bench.put(1, meta((1,)), zipped((1,))), loop).result(10)
+            asyncio.run_coroutine_threadsafe(bench.put(1, meta((1,)), zipped((1,))), loop).result(60)
             (bench.folder / "files" / digest[:2] / digest).unlink()
             raise FileNotFoundError
 

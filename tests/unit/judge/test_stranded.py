@@ -140,7 +140,7 @@ def test_the_sweeper_looks_and_whoever_waits_is_told(bench: Bench, monkeypatch: 
 
     async def scenario() -> int:
         bench.judge.start()
-        found = await bench.judge.submissions.until(submission_id, lambda now: now.generation > 1, 10)
+        found = await bench.judge.submissions.until(submission_id, lambda now: now.generation > 1, 60)
         await bench.judge.sweeper.stop()
         return found.generation
 

@@ -56,7 +56,7 @@ async def turns() -> None:
 
 
 def run(scenario: Coroutine[Any, Any, None]) -> None:
-    asyncio.run(asyncio.wait_for(scenario, 10))
+    asyncio.run(asyncio.wait_for(scenario, 60))
 
 
 def test_the_first_tries_at_once_and_those_behind_it_do_not() -> None:
@@ -219,7 +219,7 @@ def test_a_wake_up_that_overtakes_an_empty_answer_on_its_way_to_another_loop_is_
 
     def hold() -> None:
         busy.set()
-        free.wait(10)
+        free.wait(60)
 
     async def here() -> None:
         lines.wake("q", 1)
@@ -230,14 +230,14 @@ def test_a_wake_up_that_overtakes_an_empty_answer_on_its_way_to_another_loop_is_
         waiting = asyncio.run_coroutine_threadsafe(wait(), there)
         until(lambda: made, what="the first attempt")
         there.call_soon_threadsafe(hold)
-        assert busy.wait(10)
+        assert busy.wait(60)
         there.call_soon_threadsafe(made[0].set_result, [])  # on its way; then a message comes
         asyncio.run(here())
         free.set()
         until(lambda: len(made) == 2, what="the second attempt")
         there.call_soon_threadsafe(made[1].set_result, [MESSAGE])
-        assert waiting.result(10) == [MESSAGE]
+        assert waiting.result(60) == [MESSAGE]
     finally:
         there.call_soon_threadsafe(there.stop)
-        thread.join(10)
+        thread.join(60)
         there.close()

@@ -99,13 +99,13 @@ def test_another_thread_may_tell_also_when_the_loop_is_closed() -> None:
         return changed.is_set()
 
     def tell() -> None:
-        assert looked.wait(10)
+        assert looked.wait(60)
         changed.set()
         watches.tell([1])
 
     teller = threading.Thread(target=tell)
     teller.start()
-    assert asyncio.run(watches.until(1, look, bool, 10, None))
+    assert asyncio.run(watches.until(1, look, bool, 60, None))
     teller.join()
 
     async def leave() -> object:

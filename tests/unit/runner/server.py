@@ -312,14 +312,14 @@ class Served:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._listening.wait(10)
+        assert self._listening.wait(60)
         return self
 
     def __exit__(self, *_: object) -> None:
         main = self._main
         assert main is not None
         self._loop.call_soon_threadsafe(main.cancel)
-        self._thread.join(10)
+        self._thread.join(60)
 
     def _run(self) -> None:
         with (
@@ -338,7 +338,7 @@ class Served:
             server.close()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+        with contextlib.closing(writer), contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
                 method, url, _ = head[0].split(" ")
@@ -358,4 +358,3 @@ class Served:
                 length = "" if status == 204 else f"Content-Length: {len(content)}\r\n"
                 writer.write(f"HTTP/1.1 {status} X\r\n{length}\r\n".encode() + content)
                 await writer.drain()
-        writer.close()

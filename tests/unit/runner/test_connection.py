@@ -105,7 +105,7 @@ def test_what_is_none(answer: bytes, kind: type[Exception]) -> None:
 
     async def scenario(connections: Connections, _peer: Peer) -> None:
         with pytest.raises(kind):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(60):
                 await connections.request("GET", "/x", {}, None)
 
     ask(lambda: Peer(answer), scenario)
@@ -122,7 +122,7 @@ def test_a_connection_is_used_again_and_one_that_was_closed_is_not() -> None:
             assert (await connections.request("GET", "/x", {}, None))[1] == number
         assert peer.connections == 1
         await peer.gone.wait()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while connections._idle[0].usable:  # noqa: ASYNC110 - nobody is told when the end has arrived
                 await asyncio.sleep(0.001)
         peer.answers.append(OK + b"3")

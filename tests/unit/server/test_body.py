@@ -101,7 +101,7 @@ def read(*events: Any, timeout: float = 30) -> bytes:
                 await asyncio.Event().wait()
             return left.pop(0)
 
-        return await asyncio.wait_for(Reading(timeout).read(receive), 20)
+        return await asyncio.wait_for(Reading(timeout).read(receive), 60)
 
     return asyncio.run(scenario())
 

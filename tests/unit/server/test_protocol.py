@@ -40,7 +40,7 @@ class Line:
 
     async def hear(self, enough: Callable[[bytes], bool]) -> bytes:
         """What was answered, once it is enough."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while not enough(self.heard):
                 self.heard += await self.wire.written.get()
         return self.heard

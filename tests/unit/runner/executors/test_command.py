@@ -75,7 +75,7 @@ class Talking(ScriptedSandbox):
         for piece in self.pieces:
             before = len(self.bench.events)
             os.write(command.stdout, piece)
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 while len(self.bench.events) == before:  # noqa: ASYNC110 - events come by a plain call
                     await asyncio.sleep(0)
         return Ran(run=GOOD)
@@ -137,7 +137,7 @@ def test_what_the_sandbox_refuses_is_handed_back(tmp_path: Path) -> None:
     before = descriptors()
     with pytest.raises(CannotJudge, match=r"\.\./x leaves the box"):
         Bench(tmp_path).execute(CommandExecutor(ScriptedSandbox(refuse)), asked(files={"../x": ""}))
-    assert descriptors() == before
+    assert descriptors() <= before
 
 
 def test_a_lone_surrogate_is_handed_back(tmp_path: Path) -> None:
@@ -165,6 +165,6 @@ def test_a_cancelled_command_leaves_nothing_open(tmp_path: Path) -> None:
         with pytest.raises(asyncio.CancelledError):
             await job
         await asyncio.sleep(0)
-        assert descriptors() == before
+        assert descriptors() <= before
 
     asyncio.run(cancel())

@@ -96,7 +96,7 @@ def test_inside_a_box_everything_ends_with_the_runner(when: str) -> None:
                 with pytest.raises(subprocess.TimeoutExpired):
                     box.wait(0.1)
                 runner.kill()
-            assert box.wait(30) == 125
+            assert box.wait(60) == 125
     finally:
         os.close(to_runner)
         runner.kill()
@@ -113,24 +113,24 @@ def test_the_end_of_the_program_is_told_before_what_it_left_is_ended() -> None:
     leaves = ("/bin/sh", "-c", "sleep 1000 <&0 & read line")
     with inside(*leaves, status=tell, runner=to_us, stdin=subprocess.PIPE) as box:
         os.set_blocking(tell, True)
-        assert until(lambda: readable(told), 30, "the start").startswith(b"started ")
+        assert until(lambda: readable(told), 60, "the start").startswith(b"started ")
         os.set_blocking(tell, False)
         fill(tell)
         os.set_blocking(tell, True)
         assert box.stdin is not None
         [first] = children(box.pid)
-        until(lambda: descendants(first) == ["sh", "sleep"], 30, "what it leaves")
+        until(lambda: descendants(first) == ["sh", "sleep"], 60, "what it leaves")
         box.stdin.write(b"\n")
         box.stdin.flush()
-        until(lambda: "sh" not in descendants(first), 30, "the end of the program")
-        until(lambda: waits_in_write(first), 30, "the telling")
+        until(lambda: "sh" not in descendants(first), 60, "the end of the program")
+        until(lambda: waits_in_write(first), 60, "the telling")
         assert descendants(first) == ["sleep"]
         os.set_blocking(told, True)
         os.close(tell)
         with os.fdopen(told, "rb") as lines:
             words = [line.split()[0] for line in lines if line.strip()]
         assert words == [b"over", b"buried"]
-        assert box.wait(30) == 0
+        assert box.wait(60) == 0
     os.close(to_us)
 
 

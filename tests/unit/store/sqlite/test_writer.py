@@ -22,7 +22,7 @@ def held(bench: Bench) -> Iterator[threading.Event]:
     db = sqlite_of(bench)._db
 
     def wait() -> bool:
-        event.wait(30)
+        event.wait(60)
         return False
 
     db.set_commit_hook(wait)
