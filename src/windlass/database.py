@@ -97,15 +97,18 @@ class Database:
             self.close()
             raise
 
+    @property
+    def dialect(self) -> str:
+        """The database's name in SQLAlchemy: sqlite, postgresql, …"""
+        return self._reader.dialect.name
+
     async def write(self, step: Step[R]) -> R:
         """Run a step that writes; it is on disk when this returns. What the step raises, nothing came of."""
-        call = _Call(step)
-        with self._lock:
-            if self._closed:
-                raise StoreClosed
-            self._calls.append(call)
-            self._writing.submit(self._drain)
-        return await asyncio.wrap_future(call.future)
+        return await asyncio.wrap_future(self._begin(step))
+
+    def change(self, step: Step[R]) -> R:
+        """`write` for those who may block."""
+        return self._begin(step).result()
 
     async def read(self, step: Step[R]) -> R:
         """Run a step that only reads, beside the writer."""
@@ -130,6 +133,15 @@ class Database:
         if self._reader is not self._writer:
             self._reader.dispose()  # before the writer, whose connection is the one that tidies SQLite's log
         self._writer.dispose()
+
+    def _begin(self, step: Step[R]) -> Future[R]:
+        call = _Call(step)
+        with self._lock:
+            if self._closed:
+                raise StoreClosed
+            self._calls.append(call)
+            self._writing.submit(self._drain)
+        return call.future
 
     def _drain(self) -> None:
         with self._lock:

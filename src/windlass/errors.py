@@ -306,6 +306,12 @@ class FilterStateRefused(StartError):
     code = "filter_state_refused"
 
 
+class PositionUnknown(StartError):
+    """The record of keys does not reach back to this position."""
+
+    code = "position_unknown"
+
+
 class RegistrationRefused(StartError):
     """The server does not take this runner."""
 

@@ -10,7 +10,9 @@ from sqlalchemy import Connection, Select, bindparam, delete, insert, select, up
 from sqlalchemy.exc import IntegrityError
 
 from windlass.catalogue.product import Product, may_be_an_id
-from windlass.catalogue.tables import migrate, products
+from windlass.catalogue.record import Record
+from windlass.catalogue.tables import migrate, products, watched
+from windlass.catalogue.trigger import DIALECTS
 from windlass.database import Database
 from windlass.errors import ProductExists, StoreUnavailable
 
@@ -34,6 +36,10 @@ class Products:
     def __init__(self, url: str, *, synchronous: str = "full") -> None:
         """Open the database and make the table where there is none. Raises StartError; blocks."""
         self._database = Database(url, migrate, owner="catalogue", synchronous=synchronous)
+        self.record: Record | None = None
+        """Which keys were written, by whomever; None where no record is kept."""
+        if self._database.dialect in DIALECTS:
+            self.record = Record(self._database, self._database.look(watched))
 
     def close(self) -> None:
         """Finish what is under way, then refuse everything. Blocks."""

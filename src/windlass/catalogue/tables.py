@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from sqlalchemy import Column, Connection, Dialect, MetaData, Numeric, Table, Text
+from sqlalchemy import Column, Connection, Dialect, MetaData, Numeric, Table, Text, func, select, text
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from windlass.catalogue.product import DIGITS, PLACES, price_text
+from windlass.catalogue.trigger import DIALECTS, Watched, install
 
 metadata = MetaData()
+_LOCK = 0x57494E44  # "WIND", of advisory locks
 
 
 class Price(TypeDecorator[Decimal]):
@@ -39,5 +41,23 @@ products = Table(
 
 
 def migrate(connection: Connection) -> None:
-    """Make the table where there is none; one that is there is taken as it is."""
+    """Make the table where there is none, and the record of its keys; what is there is taken as it is."""
+    if connection.dialect.name == "postgresql":  # several servers that start at once
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     metadata.create_all(connection)
+    if connection.dialect.name in DIALECTS:
+        install(connection, watched(connection))
+
+
+def watched(connection: Connection) -> Watched:
+    """Our own table, with the schema in which PostgreSQL has made or found it."""
+    schema = None
+    if connection.dialect.name == "postgresql":
+        schema = connection.execute(
+            text(
+                "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+                " WHERE c.oid = to_regclass(:table)"
+            ),
+            {"table": products.name},
+        ).scalar_one()
+    return Watched(products.name, products.c.product_id.name, schema)
