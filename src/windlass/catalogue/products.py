@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from operator import attrgetter
 
-from sqlalchemy import Connection, Select, bindparam, delete, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from windlass.catalogue.product import Product, may_be_an_id
@@ -21,6 +21,7 @@ _IDS = 10_000
 _id = products.c.product_id
 
 _one = select(products).where(_id == bindparam("key"))
+_count = select(func.count()).select_from(products)
 _ids = select(_id).order_by(_id).limit(_IDS)
 _delete = delete(products).where(_id == bindparam("key"))
 _update = (
@@ -103,6 +104,10 @@ class Products:
         return await self._database.read(
             lambda connection: [Product(*row) for row in connection.execute(wanted)]
         )
+
+    def count(self) -> int:
+        """How many there are. Blocks."""
+        return self._database.look(lambda connection: connection.execute(_count).scalar_one())
 
     def ids(self) -> Iterator[str]:
         """Every id there is while nobody writes, page by page, so that many do not fill memory. Blocks."""
