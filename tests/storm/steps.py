@@ -146,7 +146,10 @@ def main(url: str, folder: str, redis: str | None = None) -> None:
     for line in sys.stdin:
         child = os.fork()
         if child == 0:
-            live(url, Path(folder), redis, int(line))
+            try:
+                live(url, Path(folder), redis, int(line))
+            finally:
+                os._exit(1)
         _, status = os.waitpid(child, 0)
         print(os.waitstatus_to_exitcode(status), flush=True)
 
