@@ -85,7 +85,7 @@ class Database:
     def __init__(
         self,
         url: str,
-        migrate: Callable[[Connection], None],
+        migrate: Callable[[Connection], object],
         *,
         owner: str,
         synchronous: str = "full",

@@ -106,6 +106,12 @@ class Forbidden(WindlassError):
     status = 403
 
 
+class CatalogueReadOnly(Forbidden):
+    """The products of this server can only be read."""
+
+    code = "catalogue_read_only"
+
+
 class ForeignOrigin(Forbidden):
     """A web page of another origin may not use this server."""
 

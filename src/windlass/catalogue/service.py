@@ -6,7 +6,8 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from windlass.catalogue.product import Product, may_be_an_id
+from windlass.catalogue.existing import Existing
+from windlass.catalogue.product import Product
 from windlass.catalogue.products import Products
 from windlass.database import sqlite_url
 from windlass.guard.guard import Answer, Filter, Guard, Limits
@@ -37,13 +38,15 @@ class Catalogue:
         build: Callable[[Iterable[str]], Filter],
         *,
         url: str | None = None,
+        table: Existing | None = None,
         synchronous: str = "full",
     ) -> Catalogue:
         """The catalogue of a data directory, or of the database at `url`. Raises StartError; blocks.
 
         `build` makes a filter of all ids, which come one after the other.
         """
-        products = Products(url or sqlite_url(data_dir / DATABASE), synchronous=synchronous)
+        url = url or sqlite_url(data_dir / DATABASE)
+        products = Products(url, table=table, synchronous=synchronous)
         try:
             return cls(products, build(products.ids()))
         except BaseException:
@@ -60,16 +63,19 @@ class Catalogue:
 
     async def insert(self, product: Product) -> None:
         """Add a new product; whoever asks from now on finds it. Raises ProductExists, StoreUnavailable."""
+        self._products.check_writable()  # before a stranger's id is in the filter
         await self.guard.write([product.product_id], lambda: self._products.insert(product), adding=True)
 
     async def put(self, several: Sequence[Product]) -> int:
         """Write these whether they are there or not, all or none; how many are new."""
+        self._products.check_writable()
         ids = [product.product_id for product in several]
         return await self.guard.write(ids, lambda: self._products.put(several), adding=True)
 
     async def delete(self, product_id: str) -> bool:
         """Take one away; whether it was there. What cannot be there costs no transaction."""
-        if product_id not in self.guard.filter or not may_be_an_id(product_id):
+        self._products.check_writable()
+        if self.guard.peers.current() and product_id not in self.guard.filter:
             return False
         return await self.guard.write([product_id], lambda: self._products.delete(product_id), adding=False)
 
