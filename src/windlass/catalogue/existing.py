@@ -51,7 +51,6 @@ class Existing:
     key: str
     name: str | None = None
     price: str | None = None
-    read_only: bool = False
     trigger: bool = False
     """Whether Windlass may install the trigger of the record where there is none."""
 
@@ -66,7 +65,7 @@ class Existing:
         return Watched(parts[-1], self.key, parts[0] if len(parts) == 2 else None)
 
 
-def adopt(connection: Connection, existing: Existing) -> tuple[Columns, Watched | None]:
+def adopt(connection: Connection, existing: Existing, *, read_only: bool) -> tuple[Columns, Watched | None]:
     """The table, and where its record is, None where none is kept. Raises StartError, saying what to do."""
     watched = existing.watched()
     if connection.dialect.name == "sqlite" and watched.schema is not None:
@@ -74,9 +73,13 @@ def adopt(connection: Connection, existing: Existing) -> tuple[Columns, Watched 
     found = _columns(connection, existing, watched)
     if connection.dialect.name == "postgresql":
         watched = located(connection, watched)
-        _check_rights(connection, existing, watched)
-    columns = _described(connection, existing, watched, found)
-    return columns, watched if _recorded(connection, existing, watched) else None
+        _check_rights(connection, existing, watched, read_only)
+    if not read_only and (existing.name is None or existing.price is None):
+        raise StartError(
+            f"Without columns for names and prices {watched.name} can only be read: set products_read_only."
+        )
+    columns = _described(connection.dialect.name, existing, watched, found)
+    return columns, watched if _recorded(connection, existing, watched, read_only) else None
 
 
 def _columns(connection: Connection, existing: Existing, watched: Watched) -> dict[str, TypeEngine[Any]]:
@@ -119,13 +122,9 @@ def _unique(inspector: Inspector, watched: Watched) -> Iterable[list[Any]]:
 
 
 def _described(
-    connection: Connection, existing: Existing, watched: Watched, found: dict[str, TypeEngine[Any]]
+    dialect: str, existing: Existing, watched: Watched, found: dict[str, TypeEngine[Any]]
 ) -> Columns:
-    if not existing.read_only and (existing.name is None or existing.price is None):
-        raise StartError(
-            f"Without a column for names and one for prices, {watched.name} can only be read: set read_only."
-        )
-    kind, key_type = _kind(found[existing.key], connection.dialect.name)
+    kind, key_type = _kind(found[existing.key], dialect)
     if kind is None:
         raise StartError(
             f"The column {existing.key!r} of {watched.name} is {_type(found[existing.key])}. Ids can be text,"
@@ -180,7 +179,7 @@ def _type(found: TypeEngine[Any]) -> str:
 # --- PostgreSQL -----------------------------------------------------------------------------------
 
 
-def _check_rights(connection: Connection, existing: Existing, watched: Watched) -> None:
+def _check_rights(connection: Connection, existing: Existing, watched: Watched, read_only: bool) -> None:
     """Raises StartError, with the GRANT that is missing."""
     user = connection.execute(text("SELECT current_user")).scalar_one()
     usage = text("SELECT has_schema_privilege(:schema, 'USAGE')")
@@ -188,15 +187,15 @@ def _check_rights(connection: Connection, existing: Existing, watched: Watched) 
         raise _denied("look into its schema", f'USAGE ON SCHEMA "{watched.schema}"', user, watched)
     named = [each for each in (existing.key, existing.name, existing.price) if each is not None]
     can = text("SELECT has_column_privilege(:table, :column, :right)")
-    for right in ["SELECT"] if existing.read_only else ["SELECT", "INSERT", "UPDATE"]:
+    for right in ["SELECT"] if read_only else ["SELECT", "INSERT", "UPDATE"]:
         for column in named:
             values = {"table": watched.name, "column": column, "right": right}
             if not connection.execute(can, values).scalar_one():
-                what = "read it" if right == "SELECT" else "write it (or set read_only)"
+                what = "read it" if right == "SELECT" else "write it (or set products_read_only)"
                 raise _denied(what, f"{right} ON {watched.name}", user, watched)
     delete = text("SELECT has_table_privilege(:table, 'DELETE')")
-    if not existing.read_only and not connection.execute(delete, {"table": watched.name}).scalar_one():
-        raise _denied("write it (or set read_only)", f"DELETE ON {watched.name}", user, watched)
+    if not read_only and not connection.execute(delete, {"table": watched.name}).scalar_one():
+        raise _denied("write it (or set products_read_only)", f"DELETE ON {watched.name}", user, watched)
 
 
 def _denied(what: str, right: str, user: str, watched: Watched) -> StartError:
@@ -208,11 +207,11 @@ def _denied(what: str, right: str, user: str, watched: Watched) -> StartError:
 # --- the record -----------------------------------------------------------------------------------
 
 
-def _recorded(connection: Connection, existing: Existing, watched: Watched) -> bool:
+def _recorded(connection: Connection, existing: Existing, watched: Watched, read_only: bool) -> bool:
     """Whether the record is kept, and may be read; it is begun where we are allowed to."""
     if connection.dialect.name not in DIALECTS:
         return False
-    if existing.trigger and not existing.read_only:
+    if existing.trigger and not read_only:
         reason = install(connection, watched)
         if reason is not None:
             raise StartError(

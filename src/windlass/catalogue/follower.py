@@ -1,10 +1,10 @@
 """Following the record of keys, where other programs write the products' table, too.
 
-A thread reads the record several times a second and tells the guard which keys were written. What was committed
-before the last read began is known. Once that read is more than `max_lag_seconds` old, for whatever reason (a
-database that is away, a server that was stopped, a record that has to be caught up with), nothing is answered
-from memory, and the database says what there is. So a new key is found at the latest `max_lag_seconds` after its
-commit; until then it may be answered for as absent.
+A thread reads the record several times a second and tells the guard which keys were written. What was
+committed before the last read began is known. Once that read is more than `max_lag_seconds` old, for whatever
+reason (a database that is away, a server that was stopped, a record that has to be caught up with), nothing
+is answered from memory, and the database says what there is. So a new key is found at the latest
+`max_lag_seconds` after its commit; until then it may be answered for as absent.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Follower:
         began = self._clock()
         try:
             entries, position = self._record.entries(self._position)
-            heard = set()
+            heard: set[int] = set()
             rest = iter(entries)
             while page := list(islice(rest, _PAGE)):
                 heard.update(entry.seq for entry in page)
@@ -149,8 +149,8 @@ class Follower:
         elif not self._failing:
             log.warning(
                 "follower_behind",
-                message=f"The record of keys cannot be read: {error} After {self._max_lag:g} s the database is"
-                " asked for every product.",
+                message=f"The record of keys cannot be read: {error} After {self._max_lag:g} s without it the"
+                " database is asked for every product.",
                 exc_info=None if isinstance(error, WindlassError) else error,
             )
         self._failing = True

@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from windlass.catalogue.existing import Existing
+from windlass.catalogue.follower import Follower
 from windlass.catalogue.product import Product
 from windlass.catalogue.products import Products
+from windlass.catalogue.record import Position, Record
 from windlass.database import sqlite_url
+from windlass.errors import StartError
 from windlass.guard.guard import Answer, Filter, Guard, Limits
 
 DATABASE = "catalogue.db"
@@ -18,7 +21,10 @@ _PRODUCT = 200
 
 
 class Catalogue:
-    """Products, looked up through a guard and written past it; this process is the only one that writes."""
+    """Products, looked up through a guard and written past it.
+
+    This process is the only one that writes, unless a follower hears of the others.
+    """
 
     def __init__(
         self,
@@ -28,7 +34,8 @@ class Catalogue:
         limits: Limits | None = None,
     ) -> None:
         """`filter` holds every id that there is."""
-        self._products = products
+        self.follower: Follower | None = None
+        self.products = products
         self.guard: Guard[Product] = Guard(filter, products.get, weigh=_weight, limits=limits)
 
     @classmethod
@@ -39,23 +46,53 @@ class Catalogue:
         *,
         url: str | None = None,
         table: Existing | None = None,
+        read_only: bool = False,
+        max_lag_seconds: float | None = None,
         synchronous: str = "full",
     ) -> Catalogue:
         """The catalogue of a data directory, or of the database at `url`. Raises StartError; blocks.
 
-        `build` makes a filter of all ids, which come one after the other.
+        `build` makes a filter of all ids, which come one after the other. Where others than Windlass write
+        the table, `max_lag_seconds` says how long their writes may be unknown here.
         """
         url = url or sqlite_url(data_dir / DATABASE)
-        products = Products(url, table=table, synchronous=synchronous)
+        products = Products(url, table=table, read_only=read_only, synchronous=synchronous)
         try:
-            return cls(products, build(products.ids()))
+            record = None if max_lag_seconds is None else _kept(products.record)
+            position = None if record is None else record.position()  # before the ids are read
+            catalogue = cls(products, build(products.ids()))
+            if record is not None and max_lag_seconds is not None:
+                catalogue._follow(record, position, build, max_lag_seconds)
         except BaseException:
             products.close()
             raise
+        return catalogue
+
+    def _follow(
+        self,
+        record: Record,
+        position: Position | None,
+        build: Callable[[Iterable[str]], Filter],
+        max_lag_seconds: float,
+    ) -> None:
+        def rebuild() -> Position:
+            position = record.position()
+            filter = build(self.products.ids())  # noqa: A001
+            for key in self.guard.swap(filter):
+                filter.add(key)
+            self.guard.forget()
+            return position
+
+        trim = not self.products.read_only
+        self.follower = Follower(record, self.guard, rebuild, max_lag_seconds=max_lag_seconds, trim=trim)
+        self.guard.peers = self.follower
+        self.follower.start(position)
 
     def close(self) -> None:
         """Finish what is under way in the database, then refuse everything. Blocks."""
-        self._products.close()
+        if self.follower is not None:
+            self.follower.stop()
+        self.products.close()
 
     async def get(self, product_id: str) -> Answer[Product]:
         """What there is, and who knew. Raises StoreUnavailable."""
@@ -63,25 +100,40 @@ class Catalogue:
 
     async def insert(self, product: Product) -> None:
         """Add a new product; whoever asks from now on finds it. Raises ProductExists, StoreUnavailable."""
-        self._products.check_writable()  # before a stranger's id is in the filter
-        await self.guard.write([product.product_id], lambda: self._products.insert(product), adding=True)
+        self.products.check_writable()  # before a stranger's id is in the filter
+        await self.guard.write([product.product_id], lambda: self.products.insert(product), adding=True)
 
     async def put(self, several: Sequence[Product]) -> int:
         """Write these whether they are there or not, all or none; how many are new."""
-        self._products.check_writable()
+        self.products.check_writable()
         ids = [product.product_id for product in several]
-        return await self.guard.write(ids, lambda: self._products.put(several), adding=True)
+        return await self.guard.write(ids, lambda: self.products.put(several), adding=True)
+
+    async def add(self, ids: Sequence[str]) -> int:
+        """Add a product for each id that is not there, with no more than that; how many were new."""
+        self.products.check_writable()
+        return await self.guard.write(ids, lambda: self.products.add(ids), adding=True)
 
     async def delete(self, product_id: str) -> bool:
         """Take one away; whether it was there. What cannot be there costs no transaction."""
-        self._products.check_writable()
+        self.products.check_writable()
         if self.guard.peers.current() and product_id not in self.guard.filter:
             return False
-        return await self.guard.write([product_id], lambda: self._products.delete(product_id), adding=False)
+        return await self.guard.write([product_id], lambda: self.products.delete(product_id), adding=False)
 
     async def page(self, after: str = "", limit: int = 100) -> Sequence[Product]:
         """Up to `limit` products whose ids come after `after`, in the order of their UTF-8."""
-        return await self._products.page(after, limit)
+        return await self.products.page(after, limit)
+
+
+def _kept(record: Record | None) -> Record:
+    if record is None:
+        raise StartError(
+            "To follow what others write, Windlass needs the trigger on the products' table. Have the table's"
+            " owner run what `windlass products trigger` prints, and give us leave to read windlass_keys; or"
+            " let Windlass install it: products_trigger."
+        )
+    return record
 
 
 def _weight(product: Product) -> int:

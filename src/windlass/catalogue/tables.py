@@ -1,4 +1,4 @@
-"""The catalogue's table, in whatever database SQLAlchemy reaches."""
+"""The catalogue's tables, in whatever database SQLAlchemy reaches."""
 
 from __future__ import annotations
 
@@ -44,9 +44,16 @@ OWN = Columns(
     price=products.c.price,
 )
 
+loaded = Table(
+    "windlass_loaded",
+    metadata,
+    # Of a file of initial ids that are all there, or were.
+    Column("sha256", Text, primary_key=True),
+)
+
 
 def migrate(connection: Connection) -> Watched | None:
-    """Make the table where there is none; one that is there is taken as it is.
+    """Make the tables where there are none; one that is there is taken as it is.
 
     Where its record is, which is begun if it can be; None where it cannot.
     """
