@@ -14,7 +14,7 @@ from windlass.catalogue.product import Product
 from windlass.catalogue.products import Products
 from windlass.catalogue.service import FILTER, Catalogue
 from windlass.guard.redis import connect
-from windlass.guard.saved import InRedis, OnDisk, Place
+from windlass.guard.saved import InRedis, OnDisk, Storage
 
 SECRET = bytes(range(32))
 ITEMS = 1000
@@ -34,14 +34,14 @@ def numbered(count: int, prefix: str = "p") -> list[str]:
 
 
 class House:
-    """A database, a place for its filter, and whoever opens them."""
+    """A database, a storage of its filter, and whoever opens them."""
 
     def __init__(self, url: str, folder: Path, redis: RedisServer | None) -> None:
         self.url, self.folder, self.redis = url, folder, redis
         self.file = folder / FILTER
         self._closers: list[Callable[[], object]] = []
 
-    def place(self) -> Place:
+    def storage(self) -> Storage:
         if self.redis is None:
             return OnDisk(self.file)
         client = connect(self.redis.url)
@@ -53,20 +53,20 @@ class House:
         self._closers.append(opened.close)
         return opened
 
-    def keeper(self, products: Products | None = None, place: Place | None = None, **more: Any) -> Keeper:
+    def keeper(self, products: Products | None = None, storage: Storage | None = None, **more: Any) -> Keeper:
         """One that nobody starts: it saves when it is told to, and ends as in a crash."""
         products = products or self.products()
         options = {"expected_items": ITEMS, "interval": NEVER} | more
-        return Keeper(products, products.record, place or self.place(), SECRET, **options)
+        return Keeper(products, products.record, storage or self.storage(), SECRET, **options)
 
     def catalogue(self, **more: Any) -> Catalogue:
         options: dict[str, Any] = {"expected_items": ITEMS, "interval": NEVER, "synchronous": "off"} | more
-        opened = Catalogue.open(self.folder, SECRET, url=self.url, place=self.place(), **options)
+        opened = Catalogue.open(self.folder, SECRET, url=self.url, storage=self.storage(), **options)
         self._closers.append(opened.close)
         return opened
 
     def state(self) -> bytes:
-        state = self.place().load()
+        state = self.storage().load()
         assert state is not None
         return state
 

@@ -113,18 +113,18 @@ def test_a_start_adds_what_came_after_the_save(house: House, events: Events) -> 
 
 def test_changes_are_saved_and_no_more(house: House) -> None:
     """Planted defects: a whole save each time; a save where nothing has changed."""
-    products, place = house.products(), house.place()
-    keeper = house.keeper(products, place)
+    products, storage = house.products(), house.storage()
+    keeper = house.keeper(products, storage)
     keeper.save()
-    place.replace = None  # type: ignore[assignment, method-assign]
+    storage.replace = None  # type: ignore[assignment, method-assign]
     patched: list[int] = []
-    patch = place.patch
+    patch = storage.patch
 
     def counted(changes: Any) -> None:
         patched.append(len(changes))
         patch(changes)
 
-    place.patch = counted  # type: ignore[method-assign]
+    storage.patch = counted  # type: ignore[method-assign]
     keeper.save()
     assert patched == []
     for each in numbered(3):
@@ -179,9 +179,9 @@ def test_the_record_is_trimmed_up_to_what_is_saved_and_not_beyond(
     monkeypatch.setattr(products.record, "trim", trimmed.append)
     keeper = house.keeper(products)
     write(products, ["a"])
-    assert keeper._position is not None
+    assert keeper.position is not None
     keeper.save()
-    assert trimmed == [keeper._position]
+    assert trimmed == [keeper.position]
     trimmed.clear()
     write(products, ["b"])
     failing(monkeypatch, keeper)
@@ -384,8 +384,8 @@ def failing(patch: pytest.MonkeyPatch, keeper: Keeper) -> None:
     def fail(*_: Any) -> None:
         raise StoreUnavailable("It is away.")
 
-    patch.setattr(keeper._place, "patch", fail)
-    patch.setattr(keeper._place, "replace", fail)
+    patch.setattr(keeper._storage, "patch", fail)
+    patch.setattr(keeper._storage, "replace", fail)
 
 
 def test_a_save_that_failed_is_followed_by_a_whole_one(
@@ -401,7 +401,7 @@ def test_a_save_that_failed_is_followed_by_a_whole_one(
             write(products, [each])
             keeper.save()
     assert told(events, "filter_not_saved") == [
-        f"The filter cannot be saved in {house.place().describe()}: It is away."
+        f"The filter cannot be saved in {house.storage().describe()}: It is away."
     ]
     write(products, ["b"])
     keeper.save()
@@ -414,7 +414,7 @@ def test_a_full_disk_stops_nothing(on_disk: House, events: Events, monkeypatch: 
     """Planted defect: the error ends the thread that saves, or the request."""
     catalogue = on_disk.catalogue()
     run(catalogue.put(some(["a"])))
-    catalogue._keeper.save()
+    catalogue.keeper.save()
 
     def full(*_: Any) -> Any:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -55,7 +55,7 @@ class Scan:
     def __init__(self, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
         self.scans = 0
         self.at: dict[str, Callable[[], object]] = {}
-        self._products = catalogue._products
+        self._products = catalogue.products
         self._ids = self._products.ids
         monkeypatch.setattr(self._products, "ids", self._pages)
         monkeypatch.setattr(keeping, "_BATCH", 10)
@@ -85,7 +85,7 @@ def test_a_filter_that_has_grown_is_made_anew_by_itself(sqlite: House, events: E
     catalogue = sqlite.catalogue()
     run(catalogue.put(some(numbered(3 * ITEMS))))
     assert catalogue.stats().layers == 2
-    catalogue._keeper._wake.set()
+    catalogue.keeper._wake.set()
     until(lambda: catalogue.stats().layers == 1, 60)
     until(lambda: catalogue.stats().rebuilding is None, 60)
     stats = catalogue.stats()
@@ -125,10 +125,10 @@ def test_deletions_are_counted_over_restarts_and_answered(sqlite: House, events:
     catalogue = sqlite.catalogue()
     assert catalogue.stats().deletions == 60
     run(delete(60, 100))
-    catalogue._keeper.save()  # its thread sleeps
+    catalogue.keeper.save()  # its thread sleeps
     assert told(events, "filter_rebuilt") == []
     run(delete(100, 101))
-    catalogue._keeper._wake.set()
+    catalogue.keeper._wake.set()
     until(lambda: told(events, "filter_rebuilt"), 60)
     until(lambda: catalogue.stats().rebuilding is None, 60)
     assert catalogue.stats().deletions == 0
@@ -182,7 +182,7 @@ def test_a_write_that_was_under_way_all_the_time_is_found(
     run(catalogue.put(some(numbered(50))))
 
     async def scenario() -> None:
-        begun, go = held_insert(catalogue._products, monkeypatch)
+        begun, go = held_insert(catalogue.products, monkeypatch)
         writing = asyncio.ensure_future(catalogue.insert(some(["slow"])[0]))
         await begun.wait()
         await catalogue.rebuild()
@@ -199,7 +199,7 @@ def test_a_write_whose_outcome_nobody_knows_is_waited_for(
     """Planted defect: a scan at once: what is committed after it is denied for good."""
     catalogue = house.catalogue(limits=Limits(doubt_seconds=1e6))
     run(catalogue.put(some(numbered(50))))
-    insert, keeper = catalogue._products.insert, catalogue._keeper
+    insert, keeper = catalogue.products.insert, catalogue.keeper
 
     async def broken(_: Any) -> None:
         raise StoreUnavailable("The connection is broken, and the commit under way.")
@@ -213,11 +213,11 @@ def test_a_write_whose_outcome_nobody_knows_is_waited_for(
         return False
 
     async def scenario() -> None:
-        monkeypatch.setattr(catalogue._products, "insert", broken)
+        monkeypatch.setattr(catalogue.products, "insert", broken)
         with pytest.raises(StoreUnavailable):
             await catalogue.insert(some(["late"])[0])
         monkeypatch.setattr(keeper._closing, "wait", wait)
-        monkeypatch.setattr(catalogue._products.record, "since", lambda position: ([], position))
+        monkeypatch.setattr(catalogue.products.record, "since", lambda position: ([], position))
         await catalogue.rebuild()
 
     run(scenario())
@@ -238,11 +238,11 @@ def test_no_order_of_writes_and_rebuilds_loses_anything(
 ) -> None:
     """Planted defects: those above, all of them."""
     catalogue = sqlite.catalogue()
-    there = set(catalogue._products.ids())
+    there = set(catalogue.products.ids())
 
     async def scenario() -> None:
         gate = asyncio.Event()
-        insert = catalogue._products.insert
+        insert = catalogue.products.insert
         rebuilds: list[asyncio.Future[None]] = []
         tasks: list[asyncio.Task[None]] = []
 
@@ -256,7 +256,7 @@ def test_no_order_of_writes_and_rebuilds_loses_anything(
                 await catalogue.insert(some([id_])[0])
             there.add(id_)
 
-        monkeypatch.setattr(catalogue._products, "insert", held)
+        monkeypatch.setattr(catalogue.products, "insert", held)
         for step, number in steps:
             if step == "insert":
                 await add(f"p{number}")
@@ -315,7 +315,7 @@ def test_threads_that_write_beside_many_rebuilds_lose_nothing(house: House) -> N
         for thread in threads:
             thread.join()
     assert lost(catalogue, answered[0] + answered[1]) == []
-    assert [each for each in answered[0] + answered[1] if each not in catalogue._keeper.filter] == []
+    assert [each for each in answered[0] + answered[1] if each not in catalogue.keeper.filter] == []
 
 
 # --- one at a time, and no harm -------------------------------------------------------------------
@@ -367,7 +367,7 @@ def test_one_that_fails_leaves_the_old_one_in_use(
     scan.at["page"] = fail
     with pytest.raises(StoreUnavailable, match="is gone"):
         run(catalogue.rebuild())
-    assert catalogue.guard.filter is before is catalogue._keeper.filter
+    assert catalogue.guard.filter is before is catalogue.keeper.filter
     assert told(events, "filter_not_rebuilt") == ["The filter stays as it was: The database is gone."]
     assert lost(catalogue, [*numbered(50), "beside"]) == []
     run(catalogue.rebuild())
@@ -388,7 +388,7 @@ def test_one_that_failed_by_itself_is_not_tried_again_at_once(
         raise StoreUnavailable("The database is gone.")
 
     scan.at["begin"] = fail
-    keeper = catalogue._keeper
+    keeper = catalogue.keeper
     keeper._wake.set()
     until(lambda: told(events, "filter_not_rebuilt"), 60)
     now[0] = 59.0
@@ -426,7 +426,7 @@ def test_a_close_gives_it_up_and_keeps_the_old_one(
 
     def close() -> None:
         closing.start()
-        catalogue._keeper._closing.wait(60)
+        catalogue.keeper._closing.wait(60)
 
     closing = threading.Thread(target=catalogue.close)
     scan.at["page"] = close
@@ -450,4 +450,4 @@ def test_it_is_saved_whole(sqlite: House) -> None:
     run(catalogue.rebuild())
     saved = BloomFilter.load(sqlite.state(), SECRET)
     assert [each for each in numbered(50) if each not in saved] == []
-    assert saved.dump() == catalogue._keeper.filter.dump()
+    assert saved.dump() == catalogue.keeper.filter.dump()

@@ -104,11 +104,13 @@ def live(url: str, folder: Path, redis: str | None, at: int) -> None:
     for holder, name in STEPS:
         setattr(holder, name, fuse.around(getattr(holder, name)))
     event.listen(Engine, "commit", fuse.commit)
-    place = OnDisk(folder / FILTER) if redis is None else InRedis(connect(redis, timeout=60), "bloom:filter")
-    catalogue = Catalogue.open(
-        folder, SECRET, url=url, place=place, expected_items=100, interval=NEVER, synchronous="off"
+    storage = (
+        OnDisk(folder / FILTER) if redis is None else InRedis(connect(redis, timeout=60), "bloom:filter")
     )
-    there = set(catalogue._products.ids())
+    catalogue = Catalogue.open(
+        folder, SECRET, url=url, storage=storage, expected_items=100, interval=NEVER, synchronous="off"
+    )
+    there = set(catalogue.products.ids())
     lost = [each for each in answered if each not in there or each not in catalogue.guard.filter]
     if lost:
         Path(folder, "lost").write_text(f"before step {at}: {lost}")

@@ -25,7 +25,7 @@ from windlass.errors import FilterStateRefused, PositionUnknown, StoreClosed, St
 from windlass.guard.bloom import BloomFilter, Stats
 from windlass.guard.both import Both
 from windlass.guard.guard import Guard
-from windlass.guard.saved import Place
+from windlass.guard.saved import Storage
 
 INTERVAL = 2.0
 """Seconds from one save to the next, where anything has changed."""
@@ -33,6 +33,8 @@ _AFTER_FAILURE = 60.0
 """Seconds until a rebuild that failed is tried again, unless somebody asks for it."""
 _FEW = 1000
 """Items of which deletions are a part, where there are fewer."""
+_TRIM = 60.0
+"""Seconds from one look for what can be taken out of the record to the next."""
 _BATCH = 50_000
 """Ids after which a rebuild looks whether it is still wanted."""
 
@@ -54,7 +56,7 @@ class Ids(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Kept(Stats):
-    """A filter, where it is kept, deletions since it was built, and how far a rebuild is, 0 to 1."""
+    """A filter, what it is kept under, deletions since it was built, and how far a rebuild is, 0 to 1."""
 
     state_key: str
     deletions: int
@@ -68,36 +70,45 @@ class Keeper:
         self,
         ids: Ids,
         record: Record | None,
-        place: Place,
+        storage: Storage,
         secret: bytes,
         *,
         expected_items: int = 1_000_000,
         false_positive_rate: float = 0.01,
+        trim: bool = True,
         interval: float = INTERVAL,
         progress: Progress | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Load the filter, or build it. Raises StoreUnavailable where the database is away; blocks."""
-        self._ids, self._record, self._place = ids, record, place
+        """Load the filter, or build it. Raises StoreUnavailable where the database is away; blocks.
+
+        `record` is None where there is none: then nothing is proved, and the filter built at each start.
+        `trim`: what is saved may be taken out of the record.
+        """
+        self._ids, self._record, self._storage = ids, record, storage
         self._secret, self._items, self._rate = secret, expected_items, false_positive_rate
         self._interval, self._progress, self._monotonic = interval, progress, monotonic
         self._deletions = 0
         self._done: float | None = None
         self._guard: Guard[Any] | None = None
-        self._rebuilt: Future[None] | None = None
-        """What those wait for who asked for a rebuild that has not ended."""
+        self._asked: Future[None] | None = None
+        """What those wait for who asked for a rebuild that has not begun."""
+        self._under_way: Future[None] | None = None
         self._not_before = float("-inf")
         self._troubles: dict[str, str] = {}
         self._closing = threading.Event()
         self._wake = threading.Event()
         self._lock = threading.Lock()
+        self._turn = threading.RLock()
+        """Of whoever saves, catches up or rebuilds."""
         self._thread = threading.Thread(target=self._run, name="windlass-filter", daemon=True)
-        self._position: Position | None = None
+        self.position: Position | None = None
         """Up to where in the record the filter is complete; None where there is no record."""
+        self._trim_at = float("-inf") if trim else float("inf")
         self._whole = False
         """Only a whole save will do."""
         self._unproved = False
-        """The record no longer reaches back to `_position`."""
+        """The record does not reach back to `position`."""
         self.filter = self._loaded() or self._built()
 
     def start(self, guard: Guard[Any]) -> None:
@@ -112,9 +123,9 @@ class Keeper:
         if self._thread.ident is not None:
             self._thread.join()
         with self._lock:
-            waiting, self._rebuilt = self._rebuilt, None
-        if waiting is not None:
-            waiting.set_exception(StoreClosed())
+            asked, self._asked = self._asked, None
+        if asked is not None:
+            asked.set_exception(StoreClosed())
         self.save()
 
     def deleted(self, count: int = 1) -> None:
@@ -127,30 +138,52 @@ class Keeper:
 
         Whoever asks while one is under way waits for that one.
         """
+        await asyncio.wrap_future(self._under_way or self._ask())
+
+    def make_anew(self) -> None:
+        """`rebuild` for those who may block; of what there is when it is called."""
+        self._ask().result()
+
+    def catch_up(self) -> None:
+        """Have every id in the filter that is committed when this is called. Raises StoreUnavailable; blocks.
+
+        By the record; where that does not tell, by a rebuild.
+        """
+        try:
+            with self._turn:
+                if self.position is not None:
+                    self._catch_up()
+                    return
+        except PositionUnknown:
+            pass
+        self.make_anew()
+
+    def _ask(self) -> Future[None]:
+        """A rebuild that has not begun."""
         with self._lock:
             if self._closing.is_set():
                 raise StoreClosed
-            if self._rebuilt is None:
-                self._rebuilt = Future()
-                self._rebuilt.set_running_or_notify_cancel()  # one who gives up takes nobody else along
-            rebuilt = self._rebuilt
+            if self._asked is None:
+                self._asked = _promise()
+            asked = self._asked
         self._wake.set()
-        await asyncio.wrap_future(rebuilt)
+        return asked
 
     def stats(self) -> Kept:
         filter = self.filter  # noqa: A001
         return Kept(
             **asdict(filter.stats()),
-            state_key=self._place.describe(),
+            state_key=self._storage.key,
             deletions=self._deletions,
             rebuilding=self._done,
         )
 
     def save(self) -> None:
-        """Catch up with the record and save what has changed; of what fails the log tells.
+        """Catch up with the record and save what has changed; of what fails the log tells. Blocks."""
+        with self._turn:
+            self._caught_up_and_saved()
 
-        Blocks. Once it has started, its own thread does this, and nobody else.
-        """
+    def _caught_up_and_saved(self) -> None:
         try:
             self._catch_up()
         except WindlassError as error:
@@ -165,9 +198,15 @@ class Keeper:
             self._trouble("filter_not_saved", f"The filter cannot be saved in {self._where}: {error}")
             return
         self._trouble("filter_not_saved", None)
-        if saved and self._record is not None and self._position is not None:
-            with contextlib.suppress(WindlassError):  # the next one takes it along
-                self._record.trim(self._position)
+        if saved and self._monotonic() >= self._trim_at:
+            self._tidy()
+
+    def _tidy(self) -> None:
+        """Take out of the record what nobody needs any more."""
+        if self._record is not None and self.position is not None:
+            self._trim_at = self._monotonic() + _TRIM
+            with contextlib.suppress(WindlassError):  # the next time
+                self._record.trim(self.position)
 
     # --- the start ----------------------------------------------------------------------------------
 
@@ -175,7 +214,7 @@ class Keeper:
         """The saved filter, with all that has come since; None where there is none that can be proved."""
         began = self._monotonic()
         try:
-            state = self._place.load()
+            state = self._storage.load()
             if state is None:
                 log.info("filter_new", message=f"There is no filter in {self._where}: it is built.")
                 return None
@@ -204,7 +243,7 @@ class Keeper:
         if len(found.mark) < _DELETIONS.size:
             raise FilterStateRefused("It does not say up to where it is complete.")
         (self._deletions,) = _DELETIONS.unpack_from(found.mark)
-        self._position = Position.unpack(found.mark[_DELETIONS.size :])
+        self.position = Position.unpack(found.mark[_DELETIONS.size :])
         return found
 
     def _refused(self, error: WindlassError) -> None:
@@ -217,7 +256,7 @@ class Keeper:
     def _built(self) -> BloomFilter:
         """A filter of the database. What is committed meanwhile is in the record after this position."""
         began = self._monotonic()
-        self._position = self._now()
+        self.position = self._end_of_record()
         self._whole = True
         count = self._ids.count()
         built = self._made_for(count)
@@ -235,14 +274,14 @@ class Keeper:
 
         There are such ids: a write of another process, or one whose outcome its server did not live to see.
         """
-        if self._record is None or self._position is None:
+        if self._record is None or self.position is None:
             return 0
-        ids, now = self._record.since(self._position)
+        ids, now = self._record.since(self.position)
         added = self.filter.update(ids)
-        self._position = now
+        self.position = now
         return added
 
-    def _now(self) -> Position | None:
+    def _end_of_record(self) -> Position | None:
         """Where the record is, which a scan that begins after this is complete up to."""
         if self._record is None:
             return None
@@ -258,18 +297,18 @@ class Keeper:
         The position was read before the changes are taken, and not after: of a key that is committed between
         the two the bits need not be among the changes, and the mark would say that they are.
         """
-        if self._position is None:
+        if self.position is None:
             return False
         filter = self.filter  # noqa: A001
-        filter.mark = _DELETIONS.pack(self._deletions) + self._position.pack()
+        filter.mark = _DELETIONS.pack(self._deletions) + self.position.pack()
         if not self._whole:
             changes = filter.changes()
             if changes:
-                self._place.patch(changes)
+                self._storage.patch(changes)
             return bool(changes)
-        if self._place.taken():
+        if self._storage.taken():
             return False  # another server saves the same ids; ours come when it no longer does
-        self._place.replace(filter.dump())
+        self._storage.replace(filter.dump())
         self._whole = False
         return True
 
@@ -285,7 +324,7 @@ class Keeper:
 
     @property
     def _where(self) -> str:
-        return self._place.describe()
+        return self._storage.describe()
 
     # --- rebuilding ---------------------------------------------------------------------------------
 
@@ -297,7 +336,7 @@ class Keeper:
                 return
             try:
                 self.save()
-                if self._rebuilt is not None or (self._due() and self._monotonic() >= self._not_before):
+                if self._asked is not None or (self._due() and self._monotonic() >= self._not_before):
                     self._rebuild()
             except Exception:
                 self._whole = True
@@ -308,22 +347,22 @@ class Keeper:
         return self._unproved or stats.layers > 1 or 10 * self._deletions > max(stats.items, _FEW)
 
     def _rebuild(self) -> None:
+        with self._lock:
+            under_way, self._asked = self._asked or _promise(), None
+            self._under_way, self._done = under_way, 0.0
         error: Exception | None = None
-        self._done = 0.0
         try:
-            self._make_anew()
+            with self._turn:
+                self._made_anew()
         except Exception as fault:
             error = fault
             self._not_before = self._monotonic() + _AFTER_FAILURE
             if not isinstance(fault, StoreClosed):
                 log.exception("filter_not_rebuilt", message=f"The filter stays as it was: {fault}")
-        self._done = None
-        with self._lock:
-            asked, self._rebuilt = self._rebuilt, None
-        if asked is not None:
-            asked.set_result(None) if error is None else asked.set_exception(error)
+        self._under_way = self._done = None
+        under_way.set_result(None) if error is None else under_way.set_exception(error)
 
-    def _make_anew(self) -> None:
+    def _made_anew(self) -> None:
         """Fill a new filter beside the live one, which stays in use until the new one has every key.
 
         Keys that are written from the first swap on go to both; those of writes under way then are told by
@@ -339,7 +378,7 @@ class Keeper:
         try:
             new.update(under_way)
             self._closing.wait(guard.doubt())
-            position = self._now()
+            position = self._end_of_record()
             for done in self._filled(new):
                 self._done = min(done / max(count, 1), 1.0)
             if self._record is not None and position is not None:
@@ -348,7 +387,7 @@ class Keeper:
         except BaseException:
             guard.swap(old)
             raise
-        self.filter, self._position, self._whole = new, position, True
+        self.filter, self.position, self._whole = new, position, True
         guard.swap(new)
         self._unproved = False
         with self._lock:
@@ -380,3 +419,10 @@ def _grown(wanted: int, found: int) -> bool:
     """Whether a rebuild may have made `found` of `wanted`: by doubling."""
     factor, rest = divmod(found, wanted)
     return rest == 0 and factor & (factor - 1) == 0 and factor > 0
+
+
+def _promise() -> Future[None]:
+    """One that nobody can cancel: who gives up takes nobody else along."""
+    promise: Future[None] = Future()
+    promise.set_running_or_notify_cancel()
+    return promise

@@ -7,12 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from windlass.catalogue.existing import Existing
+from windlass.catalogue.follower import Follower
 from windlass.catalogue.keeping import Keeper, Kept
-from windlass.catalogue.product import Product, may_be_an_id
+from windlass.catalogue.product import Product
 from windlass.catalogue.products import Products
+from windlass.catalogue.record import Position, Record
 from windlass.database import sqlite_url
+from windlass.errors import StartError
 from windlass.guard.guard import Answer, Guard, Limits
-from windlass.guard.saved import OnDisk, Place
+from windlass.guard.saved import OnDisk, Storage
 
 DATABASE = "catalogue.db"
 FILTER = "catalogue.filter"
@@ -21,12 +25,16 @@ _PRODUCT = 200
 
 
 class Catalogue:
-    """Products, looked up through a guard and written past it; this process is the only one that writes."""
+    """Products, looked up through a guard and written past it.
+
+    This process is the only one that writes, unless a follower hears of the others.
+    """
 
     def __init__(self, products: Products, keeper: Keeper, *, limits: Limits | None = None) -> None:
         """`keeper` has the filter of all ids that there are; it is started here, and closed with this."""
-        self._products = products
-        self._keeper = keeper
+        self.follower: Follower | None = None
+        self.products = products
+        self.keeper = keeper
         self.guard: Guard[Product] = Guard(keeper.filter, products.get, weigh=_weight, limits=limits)
         keeper.start(self.guard)
 
@@ -37,37 +45,60 @@ class Catalogue:
         secret: bytes,
         *,
         url: str | None = None,
-        place: Place | None = None,
+        table: Existing | None = None,
+        read_only: bool = False,
+        max_lag_seconds: float | None = None,
         synchronous: str = "full",
+        storage: Storage | None = None,
         limits: Limits | None = None,
         **filter: Any,  # noqa: A002
     ) -> Catalogue:
-        """The catalogue of a data directory, or of the database at `url`, its filter kept in `place`.
+        """The catalogue of a data directory, or of the database at `url`. Raises StartError; blocks.
 
-        `secret` is that of the installation; `filter` are further arguments of `Keeper`. Raises StartError,
-        StoreUnavailable; blocks, for seconds where a million ids have to be read.
+        Its filter, made under the installation's `secret`, is kept in `storage`, or in the data directory;
+        `filter` are further arguments of `Keeper`. Where others than Windlass write the table,
+        `max_lag_seconds` says how long their writes may be unknown here.
         """
-        products = Products(url or sqlite_url(data_dir / DATABASE), synchronous=synchronous)
+        url = url or sqlite_url(data_dir / DATABASE)
+        products = Products(url, table=table, read_only=read_only, synchronous=synchronous)
         try:
-            place = place or OnDisk(data_dir / FILTER)
-            keeper = Keeper(products, products.record, place, secret, **filter)
+            record = None if max_lag_seconds is None else _kept(products.record)
+            storage = storage or OnDisk(data_dir / FILTER)
+            keeper = Keeper(products, products.record, storage, secret, trim=not read_only, **filter)
         except BaseException:
             products.close()
             raise
-        return cls(products, keeper, limits=limits)
+        catalogue = cls(products, keeper, limits=limits)
+        if record is not None and max_lag_seconds is not None:
+            catalogue._follow(record, max_lag_seconds)
+        return catalogue
+
+    def _follow(self, record: Record, max_lag_seconds: float) -> None:
+        def rebuild() -> Position:
+            position = record.position()
+            self.keeper.make_anew()
+            self.guard.forget()
+            return position
+
+        trim = not self.products.read_only
+        self.follower = Follower(record, self.guard, rebuild, max_lag_seconds=max_lag_seconds, trim=trim)
+        self.guard.peers = self.follower
+        self.follower.start(self.keeper.position)
 
     def close(self) -> None:
         """Save the filter, finish what is under way in the database, then refuse everything. Blocks."""
-        self._keeper.close()
-        self._products.close()
+        if self.follower is not None:
+            self.follower.stop()
+        self.keeper.close()
+        self.products.close()
 
     def stats(self) -> Kept:
         """The filter's figures."""
-        return self._keeper.stats()
+        return self.keeper.stats()
 
     async def rebuild(self) -> None:
         """Make the filter anew while it is in use; see `Keeper.rebuild`."""
-        await self._keeper.rebuild()
+        await self.keeper.rebuild()
 
     async def get(self, product_id: str) -> Answer[Product]:
         """What there is, and who knew. Raises StoreUnavailable."""
@@ -75,27 +106,45 @@ class Catalogue:
 
     async def insert(self, product: Product) -> None:
         """Add a new product; whoever asks from now on finds it. Raises ProductExists, StoreUnavailable."""
-        await self.guard.write([product.product_id], lambda: self._products.insert(product), adding=True)
+        self.products.check_writable()  # before a stranger's id is in the filter
+        await self.guard.write([product.product_id], lambda: self.products.insert(product), adding=True)
 
     async def put(self, several: Sequence[Product]) -> int:
         """Write these whether they are there or not, all or none; how many are new."""
+        self.products.check_writable()
         ids = [product.product_id for product in several]
-        return await self.guard.write(ids, lambda: self._products.put(several), adding=True)
+        return await self.guard.write(ids, lambda: self.products.put(several), adding=True)
+
+    async def add(self, ids: Sequence[str]) -> int:
+        """Add a product for each id that is not there, with no more than that; how many were new."""
+        self.products.check_writable()
+        return await self.guard.write(ids, lambda: self.products.add(ids), adding=True)
 
     async def delete(self, product_id: str) -> bool:
         """Take one away; whether it was there. What cannot be there costs no transaction."""
-        if product_id not in self.guard.filter or not may_be_an_id(product_id):
+        self.products.check_writable()
+        if self.guard.peers.current() and product_id not in self.guard.filter:
             return False
         was_there = await self.guard.write(
-            [product_id], lambda: self._products.delete(product_id), adding=False
+            [product_id], lambda: self.products.delete(product_id), adding=False
         )
         if was_there:
-            self._keeper.deleted()
+            self.keeper.deleted()
         return was_there
 
     async def page(self, after: str = "", limit: int = 100) -> Sequence[Product]:
         """Up to `limit` products whose ids come after `after`, in the order of their UTF-8."""
-        return await self._products.page(after, limit)
+        return await self.products.page(after, limit)
+
+
+def _kept(record: Record | None) -> Record:
+    if record is None:
+        raise StartError(
+            "To follow what others write, Windlass needs the trigger on the products' table. Have the table's"
+            " owner run what `windlass products trigger` prints, and give us leave to read windlass_keys; or"
+            " let Windlass install it: products_trigger."
+        )
+    return record
 
 
 def _weight(product: Product) -> int:

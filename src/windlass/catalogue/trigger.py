@@ -7,9 +7,10 @@ commit.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from sqlalchemy import Connection, text
+from sqlalchemy.exc import DBAPIError
 
 from windlass.errors import StartError
 
@@ -37,6 +38,17 @@ class Watched:
         return _qualified(self.schema, TABLE)
 
 
+def located(connection: Connection, watched: Watched) -> Watched:
+    """With the schema in which PostgreSQL finds the table, as the trigger's path may be another."""
+    if connection.dialect.name != "postgresql" or watched.schema is not None:
+        return watched
+    schema = text(
+        "SELECT n.nspname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.oid = to_regclass(:name)"
+    )
+    return replace(watched, schema=connection.execute(schema, {"name": watched.name}).scalar_one())
+
+
 def statements(dialect: str, watched: Watched) -> list[str]:
     """What makes the record anew, to be run in one transaction. Raises StartError for other databases.
 
@@ -52,11 +64,17 @@ def statements(dialect: str, watched: Watched) -> list[str]:
     ]
 
 
-def install(connection: Connection, watched: Watched) -> None:
-    """Have the record kept from now on; where that is so already, nothing."""
-    if not installed(connection, watched):
-        for statement in statements(connection.dialect.name, watched):
-            connection.execute(text(plain(statement)))
+def install(connection: Connection, watched: Watched) -> str | None:
+    """Have the record kept from now on; where that is so already, nothing. Why not, where it cannot be."""
+    if installed(connection, watched):
+        return None
+    try:
+        with connection.begin_nested():
+            for statement in statements(connection.dialect.name, watched):
+                connection.execute(text(plain(statement)))
+    except DBAPIError as error:
+        return str(error.orig).splitlines()[0]
+    return None
 
 
 def installed(connection: Connection, watched: Watched) -> bool:

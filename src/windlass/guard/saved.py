@@ -26,14 +26,18 @@ T = TypeVar("T")
 Changes = Sequence[tuple[int, bytes]]
 """(offset, sector) as `BloomFilter.changes` gives them: the header is the last."""
 
+KEY = "bloom:filter"
 MAX_STATE = 512 << 20
 """Bytes of the largest stored form that is kept, 400 million items: what a value of Redis can hold."""
 
 _TOO_LARGE = "It has {} bytes, and no more than {} are read."
 
 
-class Place(Protocol):
+class Storage(Protocol):
     """Where one stored form is kept. Each method blocks, and may raise StoreUnavailable."""
+
+    key: str
+    """What it is kept under: in Redis that is its key."""
 
     def load(self) -> bytes | None:
         """What is there, if anything is. Raises FilterStateRefused for what cannot be a stored form."""
@@ -51,13 +55,14 @@ class Place(Protocol):
         """Whether another process has written it since it was last looked at: then it is kept already."""
 
     def describe(self) -> str:
-        """A name for people."""
+        """Where that is, for people."""
 
 
 class OnDisk:
     """A file, for its owner alone. One process writes it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, key: str = KEY) -> None:
+        self.key = key
         self._path = path
         self._new = path.with_name(path.name + ".new")
 
@@ -120,7 +125,7 @@ class OnDisk:
         return False
 
     def describe(self) -> str:
-        return f"file:{self._path.name}"
+        return str(self._path)
 
     @contextmanager
     def _told(self) -> Iterator[None]:
@@ -138,19 +143,19 @@ class OnDisk:
 class InRedis:
     """A value in Redis, which several processes may write: what one finds changed, it leaves alone."""
 
-    def __init__(self, client: redis.Redis, key: str) -> None:
+    def __init__(self, client: redis.Redis, key: str = KEY) -> None:
+        self.key = key
         self._client = client
-        self._key = key
         self._header = b""
         """The first sector as it was last seen. It is another with every change, whoever makes it."""
 
     def load(self) -> bytes | None:
         def found() -> bytes | None:
             # Its size before itself: a value of another type is refused here, too.
-            size = self._client.strlen(self._key)
+            size = self._client.strlen(self.key)
             if size > MAX_STATE:
                 raise FilterStateRefused(_TOO_LARGE.format(size, MAX_STATE))
-            return cast(bytes | None, self._client.get(self._key))
+            return cast(bytes | None, self._client.get(self.key))
 
         state = self._ask(found)
         self._header = (state or b"")[:SECTOR]
@@ -161,7 +166,7 @@ class InRedis:
 
         def put() -> None:
             # SET goes over values of any type, so it heals what somebody else put there.
-            self._client.set(self._key, whole)
+            self._client.set(self.key, whole)
 
         self._ask(put)
         self._header = whole[:SECTOR]
@@ -171,15 +176,15 @@ class InRedis:
 
         def written() -> None:
             with self._client.pipeline(transaction=True) as pipeline:
-                pipeline.watch(self._key)  # type: ignore[no-untyped-call]
-                found = cast(bytes, pipeline.getrange(self._key, 0, SECTOR - 1))
+                pipeline.watch(self.key)  # type: ignore[no-untyped-call]
+                found = cast(bytes, pipeline.getrange(self.key, 0, SECTOR - 1))
                 if found != self._header:
                     # SETRANGE would make one of zeros where there is none, and mix ours with another's.
                     self._header = found
                     raise FilterStateRefused("It is gone, or another process has written it.")
                 pipeline.multi()
                 for offset, sector in changes:
-                    pipeline.setrange(self._key, offset, sector)
+                    pipeline.setrange(self.key, offset, sector)
                 pipeline.execute()
 
         self._ask(written)
@@ -188,14 +193,14 @@ class InRedis:
     def taken(self) -> bool:
         before = self._header
         try:
-            found = self._ask(lambda: self._client.getrange(self._key, 0, SECTOR - 1))
+            found = self._ask(lambda: self._client.getrange(self.key, 0, SECTOR - 1))
         except FilterStateRefused:  # of another type
             found = b""
         self._header = cast(bytes, found)
         return bool(self._header) and self._header != before
 
     def describe(self) -> str:
-        return self._key
+        return f"Redis, under {self.key}"
 
     def _ask(self, step: Callable[[], T]) -> T:
         try:

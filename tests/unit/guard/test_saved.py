@@ -15,7 +15,7 @@ import redis
 from windlass.errors import FilterStateRefused, StartError, StoreFull, StoreUnavailable
 from windlass.guard.bloom import BloomFilter
 from windlass.guard.redis import connect
-from windlass.guard.saved import MAX_STATE, InRedis, OnDisk, Place
+from windlass.guard.saved import MAX_STATE, InRedis, OnDisk, Storage
 
 SECRET = bytes(range(32))
 _numbers = count()
@@ -27,8 +27,8 @@ def small(*keys: str, items: int = 5000) -> BloomFilter:
     return bloom
 
 
-def held(place: Place) -> BloomFilter:
-    state = place.load()
+def held(storage: Storage) -> BloomFilter:
+    state = storage.load()
     assert state is not None
     return BloomFilter.load(state, SECRET)
 
@@ -44,7 +44,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(params=["disk", "redis"])
-def place(request: pytest.FixtureRequest) -> Place:
+def storage(request: pytest.FixtureRequest) -> Storage:
     if request.param == "disk":
         return OnDisk(request.getfixturevalue("path"))
     return InRedis(request.getfixturevalue("client"), "bloom:filter")
@@ -53,40 +53,40 @@ def place(request: pytest.FixtureRequest) -> Place:
 # --- both -----------------------------------------------------------------------------------------
 
 
-def test_what_is_put_is_there_and_what_changes_too(place: Place) -> None:
-    assert place.load() is None
+def test_what_is_put_is_there_and_what_changes_too(storage: Storage) -> None:
+    assert storage.load() is None
     bloom = small("a")
-    place.replace(bloom.dump())
-    assert place.load() == bloom.dump()
+    storage.replace(bloom.dump())
+    assert storage.load() == bloom.dump()
     for number in range(100):
         bloom.add(f"more-{number}")
         bloom.mark = str(number).encode()
-        place.patch(bloom.changes())
-    assert all(f"more-{number}" in held(place) for number in range(100))
-    assert held(place).mark == b"99"
-    assert place.load() == bloom.dump()
-    assert not place.taken()
+        storage.patch(bloom.changes())
+    assert all(f"more-{number}" in held(storage) for number in range(100))
+    assert held(storage).mark == b"99"
+    assert storage.load() == bloom.dump()
+    assert not storage.taken()
 
 
-def test_a_filter_that_grows_is_patched(place: Place) -> None:
+def test_a_filter_that_grows_is_patched(storage: Storage) -> None:
     bloom = small(items=10)
-    place.replace(bloom.dump())
+    storage.replace(bloom.dump())
     bloom.update(f"key-{number}" for number in range(500))
-    place.patch(bloom.changes())
-    assert held(place).stats().layers > 1
-    assert place.load() == bloom.dump()
+    storage.patch(bloom.changes())
+    assert held(storage).stats().layers > 1
+    assert storage.load() == bloom.dump()
 
 
 def test_what_is_larger_than_can_be_kept_is_not_written(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bloom = small("a")
-    place.replace(bloom.dump())
+    storage.replace(bloom.dump())
     monkeypatch.setattr("windlass.guard.saved.MAX_STATE", 1000)
     with pytest.raises(StoreFull, match="no more than 1000 are kept"):
-        place.replace(bloom.dump())
+        storage.replace(bloom.dump())
     with pytest.raises(FilterStateRefused, match="no more than 1000 are read"):
-        place.load()
+        storage.load()
 
 
 # --- on disk --------------------------------------------------------------------------------------
@@ -123,12 +123,12 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_bits_are_on_disk_before_the_header_that_tells_of_them(path: Path, calls: list[str]) -> None:
     """Planted defect: one sync, at the end: a power cut may leave the header alone."""
-    place, bloom = OnDisk(path), small()
-    place.replace(bloom.dump())
+    storage, bloom = OnDisk(path), small()
+    storage.replace(bloom.dump())
     assert calls == ["sync file", "rename", "sync folder"]
     calls.clear()
     bloom.add("a")
-    place.patch(bloom.changes())
+    storage.patch(bloom.changes())
     assert [call for call, before in zip(calls, [None, *calls], strict=False) if call != before] == [
         "bits", "sync", "header", "sync",
     ]  # fmt: skip
@@ -196,41 +196,41 @@ class Full:
 
 def test_on_a_full_disk_the_old_one_stays(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted defect: written over the old one; the half-written file left behind."""
-    place, bloom = OnDisk(path), small("a")
-    place.replace(bloom.dump())
+    storage, bloom = OnDisk(path), small("a")
+    storage.replace(bloom.dump())
     with monkeypatch.context() as patch:
         Full(patch)
         bloom.add("b")
         with pytest.raises(StoreFull, match="is full"):
-            place.replace(bloom.dump())
+            storage.replace(bloom.dump())
         bloom.add("c")
         with pytest.raises(StoreFull, match="is full"):
-            place.patch(bloom.changes())
-    assert "a" in held(place)
+            storage.patch(bloom.changes())
+    assert "a" in held(storage)
     assert os.listdir(path.parent) == [path.name]  # noqa: PTH208
-    place.replace(bloom.dump())
-    assert {"b", "c"} <= {key for key in "bc" if key in held(place)}
+    storage.replace(bloom.dump())
+    assert {"b", "c"} <= {key for key in "bc" if key in held(storage)}
 
 
 def test_a_write_that_is_cut_short_is_an_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted defect: what pwrite returns not looked at."""
-    place, bloom = OnDisk(path), small("a")
-    place.replace(bloom.dump())
+    storage, bloom = OnDisk(path), small("a")
+    storage.replace(bloom.dump())
     bloom.add("b")
     monkeypatch.setattr(os, "pwrite", lambda _, data, __: len(data) // 2)
     with pytest.raises(StoreFull):
-        place.patch(bloom.changes())
+        storage.patch(bloom.changes())
 
 
 def test_a_file_that_is_gone_is_not_made_of_patches(path: Path) -> None:
     """Planted defect: O_CREAT."""
-    place, bloom = OnDisk(path), small("a")
-    place.replace(bloom.dump())
+    storage, bloom = OnDisk(path), small("a")
+    storage.replace(bloom.dump())
     path.unlink()
     bloom.add("b")
     with pytest.raises(StoreUnavailable):
-        place.patch(bloom.changes())
-    assert place.load() is None
+        storage.patch(bloom.changes())
+    assert storage.load() is None
 
 
 # --- in Redis -------------------------------------------------------------------------------------
@@ -263,25 +263,25 @@ def of_another_type(client: redis.Redis) -> None:
 @pytest.mark.parametrize("harm", [evicted, foreign, another, patched_by_another, of_another_type])
 def test_a_value_that_is_not_ours_is_not_patched(client: redis.Redis, harm: Any) -> None:
     """Planted defect: SETRANGE whatever is there: zeros with a header, or two filters mixed."""
-    place, bloom = InRedis(client, "k"), small("a")
-    place.replace(bloom.dump())
+    storage, bloom = InRedis(client, "k"), small("a")
+    storage.replace(bloom.dump())
     harm(client)
     before = client.dump("k")
     bloom.add("b")
     with pytest.raises(FilterStateRefused):
-        place.patch(bloom.changes())
+        storage.patch(bloom.changes())
     assert client.dump("k") == before
-    assert not place.taken()  # whoever did that is not at it any more
-    place.replace(bloom.dump())
-    assert place.load() == bloom.dump()
+    assert not storage.taken()  # whoever did that is not at it any more
+    storage.replace(bloom.dump())
+    assert storage.load() == bloom.dump()
 
 
 def test_another_who_writes_while_we_do_is_noticed(
     client: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted defect: no WATCH: a look, and then a write over what came between."""
-    place, bloom = InRedis(client, "k"), small("a")
-    place.replace(bloom.dump())
+    storage, bloom = InRedis(client, "k"), small("a")
+    storage.replace(bloom.dump())
     bloom.add("b")
     multi = redis.client.Pipeline.multi
 
@@ -291,8 +291,8 @@ def test_another_who_writes_while_we_do_is_noticed(
 
     monkeypatch.setattr(redis.client.Pipeline, "multi", late)
     with pytest.raises(FilterStateRefused, match="at this moment"):
-        place.patch(bloom.changes())
-    assert "x" in held(place)
+        storage.patch(bloom.changes())
+    assert "x" in held(storage)
 
 
 def test_one_who_keeps_it_is_seen(client: redis.Redis) -> None:
