@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -93,6 +94,11 @@ class Catalogue:
         if self.follower is not None:
             self.follower.stop()
         self.products.close()
+
+    def lag(self) -> float | None:
+        """Seconds since when writes of others may be unknown here; None without others, and before a read."""
+        lag = math.inf if self.follower is None else self.follower.lag()
+        return lag if math.isfinite(lag) else None
 
     async def get(self, product_id: str) -> Answer[Product]:
         """What there is, and who knew. Raises StoreUnavailable."""
