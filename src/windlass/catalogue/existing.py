@@ -16,6 +16,7 @@ from sqlalchemy import (
     Column,
     Connection,
     Enum,
+    Float,
     Inspector,
     Integer,
     MetaData,
@@ -57,7 +58,7 @@ class Existing:
     def watched(self) -> Watched:
         """Table and key column. Raises StartError for a name that is none."""
         parts = [quoted.replace('""', '"') or plain for quoted, plain in _PART.findall(self.table)]
-        if not 1 <= len(parts) <= 2 or len(_PART.sub("", self.table)) != len(parts) - 1:
+        if not 1 <= len(parts) <= 2 or _PART.sub("", self.table) != "." * (len(parts) - 1):
             raise StartError(
                 f"{self.table!r} is no name of a table. Write table or schema.table; a name with a dot or a"
                 ' quote in it in double quotes: "a.b".'
@@ -116,7 +117,9 @@ def _unique(inspector: Inspector, watched: Watched) -> Iterable[list[Any]]:
     yield inspector.get_pk_constraint(*where)["constrained_columns"]
     for constraint in inspector.get_unique_constraints(*where):
         yield constraint["column_names"]
-    for index in inspector.get_indexes(*where):
+    # SQLite's own indexes are of constraints that SQLAlchemy does not always make out.
+    auto: Any = {"include_auto_indexes": True} if inspector.dialect.name == "sqlite" else {}
+    for index in inspector.get_indexes(*where, **auto):
         if index["unique"] and not any("where" in option for option in index.get("dialect_options", {})):
             yield index["column_names"]
 
@@ -139,7 +142,7 @@ def _described(
         table.append_column(Column(existing.name, Text))
     if existing.price is not None:
         price = found[existing.price]
-        if not isinstance(price, (Numeric, Integer)):
+        if not isinstance(price, (Numeric, Float, Integer)):
             raise StartError(
                 f"The column {existing.price!r} of {watched.name} is {_type(price)}. Prices can be numeric,"
                 " floating or integer."

@@ -41,7 +41,7 @@ class TheirPrice(TypeDecorator[Decimal]):
         self.places = places
 
     @classmethod
-    def like(cls, column: Numeric[Any] | Integer) -> TheirPrice:
+    def like(cls, column: Numeric[Any] | Float[Any] | Integer) -> TheirPrice:
         """The type of a column that was found."""
         if isinstance(column, Integer):
             return cls("integer", 0)

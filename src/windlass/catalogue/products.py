@@ -49,8 +49,8 @@ from windlass.errors import (
 
 MAX_PAGE = 1000
 _IDS = 10_000
-_TAKEN, _GENERATED = "23505", "428C9"
-"""SQLSTATEs: of a key that is taken, and of a column that only the database fills."""
+_GENERATED = "428C9"
+"""SQLSTATE of a column that only the database fills."""
 
 
 class Products:
@@ -132,7 +132,7 @@ class Products:
         taken = ProductExists(f"There is a product {product.product_id!r} already.")
 
         def step(connection: Connection) -> None:
-            if _execute(connection, self._insert, row, taken) == 0:
+            if not _execute(connection, self._insert, row, taken):
                 raise taken
 
         await self._database.write(step)
@@ -159,8 +159,8 @@ class Products:
             new = [row for product_id, row in rows.items() if product_id not in there]
             if old:
                 _execute(connection, self._update, old, taken)
-            if new:
-                _execute(connection, insert(self._columns.table), new, taken)
+            if new and _execute(connection, self._insert, new, taken) < len(new):
+                raise taken
             return len(new)
 
         return await self._database.write(step)
@@ -286,13 +286,13 @@ def _placeholders(dialect: str) -> Insert:
 
 
 def _execute(connection: Connection, statement: Executable, values: Any, taken: WindlassError) -> int:
-    """Run what writes; the number of rows. Raises `taken` for a key that somebody has, and Invalid."""
+    """Run what writes; the number of rows. Raises Invalid, or `taken` where that cannot be told from it."""
     try:
         counted = {"preserve_rowcount": True}  # of an INSERT, too
         return connection.execute(statement, values, execution_options=counted).rowcount
     except DBAPIError as error:
         state = getattr(error.orig, "sqlstate", None)
-        if state == _TAKEN or (connection.dialect.name not in DIALECTS and isinstance(error, IntegrityError)):
+        if isinstance(error, IntegrityError) and connection.dialect.name not in DIALECTS:
             raise taken from None
         if isinstance(error, (IntegrityError, DataError)) or state == _GENERATED:
             reason = str(error.orig).splitlines()[0]  # on the others is what the row has

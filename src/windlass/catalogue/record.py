@@ -196,7 +196,8 @@ _KNOWN = """SELECT seq, CAST(nonce AS text), CAST(CAST(pg_snapshot_xmax(seen) AS
     FROM RECORD"""
 _XID = "CAST(CAST({} AS text) AS xid8)"
 _PART = f"""(SELECT xid, seq, key FROM RECORD
-    WHERE {{}} AND seq <= :last AND (xid, seq) > ({_XID.format(":after_xid")}, :after_seq)
+    WHERE {{}} AND cluster = {_HERE} AND seq <= :last
+      AND (xid, seq) > ({_XID.format(":after_xid")}, :after_seq)
     ORDER BY xid, seq LIMIT :limit)"""
 _PARTS = (
     _PART.format("xid = ANY(CAST(:running AS xid8[]))"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -99,6 +100,11 @@ class Catalogue:
     async def rebuild(self) -> None:
         """Make the filter anew while it is in use; see `Keeper.rebuild`."""
         await self.keeper.rebuild()
+
+    def lag(self) -> float | None:
+        """Seconds since when writes of others may be unknown here; None without others, and before a read."""
+        lag = math.inf if self.follower is None else self.follower.lag()
+        return lag if math.isfinite(lag) else None
 
     async def get(self, product_id: str) -> Answer[Product]:
         """What there is, and who knew. Raises StoreUnavailable."""

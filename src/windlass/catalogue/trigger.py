@@ -64,13 +64,29 @@ def statements(dialect: str, watched: Watched) -> list[str]:
     ]
 
 
+def script(dialect: str, watched: Watched) -> str:
+    """The same for people: one transaction, to be run by the owner of the table. Raises StartError."""
+    body = "".join(f"{statement};\n" for statement in statements(dialect, watched))
+    rights = ""
+    if dialect == "postgresql":
+        rights = (
+            "-- For the user that Windlass is, here windlass; DELETE and UPDATE let it take old rows away:\n"
+            f"-- GRANT SELECT, DELETE, UPDATE ON {watched.record} TO windlass;\n"
+        )
+    return f"BEGIN;\n{body}COMMIT;\n{rights}"
+
+
 def install(connection: Connection, watched: Watched) -> str | None:
-    """Have the record kept from now on; where that is so already, nothing. Why not, where it cannot be."""
-    if installed(connection, watched):
-        return None
+    """Have the record kept from now on, unless it is already. Why not, where it cannot be."""
+    here = " WHERE cluster = (SELECT system_identifier FROM pg_control_system())"
+    where = here if connection.dialect.name == "postgresql" else ""
+    # A record that came with a dump is of another cluster; there has to be a row to begin at.
+    rows = f"SELECT 1 FROM {watched.record}{where}"
+    first = f"INSERT INTO {watched.record} (key) SELECT NULL WHERE NOT EXISTS ({rows})"
+    there = installed(connection, watched)
     try:
         with connection.begin_nested():
-            for statement in statements(connection.dialect.name, watched):
+            for statement in [first] if there else statements(connection.dialect.name, watched):
                 connection.execute(text(plain(statement)))
     except DBAPIError as error:
         return str(error.orig).splitlines()[0]

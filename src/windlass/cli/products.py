@@ -16,6 +16,7 @@ from windlass.cli.queue import Yes, confirm
 from windlass.cli.sizes import size
 from windlass.client.product_values import Product
 from windlass.client.transport import DEFAULT_URL
+from windlass.errors import StartError
 
 app = typer.Typer(
     help="Products behind a guard: look them up, change them, bring many in and out.",
@@ -216,3 +217,34 @@ def stats(server: Server = DEFAULT_URL, key: Key = None, json: Json = False) -> 
                 ("database calls saved", f"{metrics.roundtrip_reduction:.1%}"),
             ]
         )
+
+
+@app.command()
+def trigger(
+    table: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The table, with its schema [default: products_table, as is set]."),
+    ] = None,
+    key_column: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Its column of ids [default: products_key, as is set].")
+    ] = None,
+    dialect: Annotated[
+        str | None, typer.Option(metavar="NAME", help="postgresql or sqlite [default: database, as is set].")
+    ] = None,
+) -> None:
+    """Print SQL: the trigger by which Windlass learns what others write to a table of products.
+
+    For the table's owner to look at and run, where Windlass itself may not. It asks no server.
+
+    \b
+    Examples:
+      windlass products trigger --table sales.products --key-column sku --dialect postgresql | psql shop
+      windlass products trigger --table products --key-column id --dialect sqlite | sqlite3 shop.db
+    """
+    from windlass.cli import products_trigger  # the other commands start faster without
+
+    try:
+        print(products_trigger.run(table, key_column, dialect), end="")
+    except StartError as error:
+        typer.echo(f"windlass: {error.detail}", err=True)
+        raise typer.Exit(1) from None

@@ -131,6 +131,9 @@ class Health(BaseModel):
     live: bool
     ready: bool
     parts: dict[str, str] = Field(description="Store, database, cache and filter: ok, or what is wrong.")
+    lag_seconds: float | None = Field(
+        None, description="Where products are written elsewhere, too: how long ago is what is known of it."
+    )
 
 
 class FilterStats(BaseModel):

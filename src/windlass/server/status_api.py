@@ -68,6 +68,7 @@ def router(queues: Queues, catalogue: Catalogue) -> APIRouter:
                 "cache": "ok",
                 "filter": "ok" if catalogue.guard.peers.current() else _BYPASSED,
             },
+            lag_seconds=catalogue.lag(),
         )
 
     return api
