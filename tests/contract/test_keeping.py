@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
 from tests.contract.keeping import ITEMS, KEY, SECRET, House, lost, missing, numbered, run, some
+from tests.harness import until
 from tests.postgresql import PostgreSQL
 from tests.redis_server import RedisServer
 from windlass.catalogue.keeping import Keeper
@@ -393,7 +394,7 @@ def test_a_save_that_failed_is_followed_by_a_whole_one(
 ) -> None:
     """Planted defect: patches go on after one that failed: its bits are never given again."""
     products = house.products()
-    keeper = house.keeper(products)
+    keeper = house.keeper(products, expected_items=100_000)  # so many sectors that few are one's
     keeper.save()
     with monkeypatch.context() as patch:
         failing(patch, keeper)
@@ -549,3 +550,35 @@ def test_two_who_keep_one_filter_leave_it_whole(in_redis: House, events: Events)
         assert missing(in_redis.keeper(products), numbered(number + 1)) == []
     assert missing(one, numbered(40)) == []
     assert missing(other, numbered(40)) == []
+
+
+def test_while_nothing_changes_the_database_is_left_alone(
+    on_disk: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted defects: a look into the record at each turn; none at all: what a crash left is denied."""
+    now = [1000.0]
+    catalogue = on_disk.catalogue(interval=0.001, monotonic=lambda: now[0])
+    run(catalogue.put(some(["a"])))
+    keeper = catalogue.keeper
+    until(lambda: not keeper._changed(), 60)
+    turns: list[None] = []
+    saves: list[None] = []
+    due, save = keeper._due, keeper.save
+
+    def counted() -> bool:
+        turns.append(None)
+        return due()
+
+    def saved() -> None:
+        saves.append(None)
+        save()
+
+    monkeypatch.setattr(keeper, "_due", counted)
+    until(lambda: turns, 60)  # a save that was under way has ended
+    monkeypatch.setattr(keeper, "save", saved)
+    turns.clear()
+    until(lambda: len(turns) > 5, 60)
+    assert saves == []
+    write(on_disk.products(), ["committed when its server was dead"])
+    now[0] += 61
+    until(lambda: "committed when its server was dead" in catalogue.guard.filter, 60)

@@ -68,7 +68,7 @@ SECRET = b"s" * 16
 
 @pytest.fixture
 def catalogue(url: str, tmp_path: Path) -> Iterator[Catalogue]:
-    opened = Catalogue.open(tmp_path, SECRET, url=url, synchronous="off")
+    opened = Catalogue.open(tmp_path, SECRET, url=url, synchronous="off", interval=1e6)
     yield opened
     opened.close()
 

@@ -392,27 +392,27 @@ def test_one_that_failed_by_itself_is_not_tried_again_at_once(
     keeper._wake.set()
     until(lambda: told(events, "filter_not_rebuilt"), 60)
     now[0] = 59.0
-    saves = count_of_saves(keeper, monkeypatch)
-    keeper._wake.set()
-    until(lambda: len(saves) >= 1, 60)
-    keeper._wake.set()
-    until(lambda: len(saves) >= 2, 60)
+    turns = count_of_turns(keeper, monkeypatch)
+    for count in (1, 2):
+        keeper._wake.set()
+        until(lambda count=count: len(turns) >= count, 60)  # type: ignore[misc]
     assert scan.scans == 1
     now[0] = 61.0
     keeper._wake.set()
     until(lambda: told(events, "filter_rebuilt"), 60)
 
 
-def count_of_saves(keeper: Any, monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    done: list[None] = []
-    save = keeper.save
+def count_of_turns(keeper: Any, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Each time that it was asked whether a rebuild is due, and the answer."""
+    turns: list[bool] = []
+    due = keeper._due
 
-    def counted() -> None:
-        save()
-        done.append(None)
+    def counted() -> bool:
+        turns.append(due())
+        return turns[-1]
 
-    monkeypatch.setattr(keeper, "save", counted)
-    return done
+    monkeypatch.setattr(keeper, "_due", counted)
+    return turns
 
 
 def test_a_close_gives_it_up_and_keeps_the_old_one(

@@ -35,6 +35,8 @@ _FEW = 1000
 """Items of which deletions are a part, where there are fewer."""
 _TRIM = 60.0
 """Seconds from one look for what can be taken out of the record to the next."""
+_IDLE = 60.0
+"""Seconds from one look into the record to the next, where nothing is known to have changed."""
 _BATCH = 50_000
 """Ids after which a rebuild looks whether it is still wanted."""
 
@@ -104,6 +106,9 @@ class Keeper:
         self._thread = threading.Thread(target=self._run, name="windlass-filter", daemon=True)
         self.position: Position | None = None
         """Up to where in the record the filter is complete; None where there is no record."""
+        self._look_at = float("-inf")
+        self._seen: object = None
+        """What the filter was at the last save."""
         self._trim_at = float("-inf") if trim else float("inf")
         self._whole = False
         """Only a whole save will do."""
@@ -184,6 +189,8 @@ class Keeper:
             self._caught_up_and_saved()
 
     def _caught_up_and_saved(self) -> None:
+        self._look_at = self._monotonic() + _IDLE
+        self._seen = self.filter, self.filter.items, self._deletions
         try:
             self._catch_up()
         except WindlassError as error:
@@ -335,12 +342,16 @@ class Keeper:
             if self._closing.is_set():
                 return
             try:
-                self.save()
+                if self._changed() or self._monotonic() >= self._look_at:
+                    self.save()
                 if self._asked is not None or (self._due() and self._monotonic() >= self._not_before):
                     self._rebuild()
             except Exception:
                 self._whole = True
                 log.exception("filter_fault")
+
+    def _changed(self) -> bool:
+        return self._whole or self._seen != (self.filter, self.filter.items, self._deletions)
 
     def _due(self) -> bool:
         stats = self.filter.stats()

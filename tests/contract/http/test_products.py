@@ -33,7 +33,9 @@ def listening() -> Iterator[list[str]]:
     heard: list[str] = []
 
     def hear(connection: Any, _: Any, statement: str, *__: Any) -> None:
-        if "catalogue.db" in str(connection.engine.url):
+        # The filter's keeper reads and trims the record, whoever asks for what.
+        its_own = threading.current_thread().name == "windlass-filter" or "windlass_keys" in statement
+        if "catalogue.db" in str(connection.engine.url) and not its_own:
             heard.append(statement)
 
     event.listen(Engine, "before_cursor_execute", hear)
@@ -510,10 +512,10 @@ def test_scopes_open_what_they_name(tmp_path: Path) -> None:
 
 def test_read_only_products_cannot_be_changed(tmp_path: Path) -> None:
     with Served(tmp_path, products_read_only=True) as api:
-        refused(api("POST", "/products", ROPE), 403, "forbidden")
-        refused(api("PUT", "/products/p", ROPE), 403, "forbidden")
-        refused(api("DELETE", "/products/p"), 403, "forbidden")
-        refused(api("POST", "/products:import", line("p").encode()), 403, "forbidden")
+        refused(api("POST", "/products", ROPE), 403, "catalogue_read_only")
+        refused(api("PUT", "/products/p", ROPE), 403, "catalogue_read_only")
+        refused(api("DELETE", "/products/p"), 403, "catalogue_read_only")
+        refused(api("POST", "/products:import", line("p").encode()), 403, "catalogue_read_only")
         absent(api("GET", "/products/p"), "bloom_filter")
 
 
