@@ -30,9 +30,8 @@ def stack() -> Iterator[ExitStack]:
 def test_no_crash_loses_what_was_answered_for(
     database: str, kept: str, stack: ExitStack, tmp_path: Path
 ) -> None:
-    """Planted defects: the header written before the bits; the mark read after the changes were taken; the
-    new filter swapped in before the scan has ended; a rebuild that saves the filter before it is filled; the
-    key added to the filter after the row was written."""
+    """Planted defects: the header written before the bits; the mark read when the changes have been taken; a
+    rebuild that saves its filter before that is filled."""
     url = sqlite_url(tmp_path / DATABASE)
     redis = None
     if database == "postgresql":
