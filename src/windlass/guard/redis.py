@@ -1,0 +1,55 @@
+"""The Redis of an installation: one URL, one way to connect to it."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from windlass.errors import StartError
+
+_FAKE = "fakeredis://"
+TIMEOUT = 2.0
+"""Seconds until a Redis that does not answer counts as away."""
+
+
+def connect(url: str, *, timeout: float = TIMEOUT) -> redis.Redis:
+    """A client for `url`, which gives bytes; it connects when it is first asked something.
+
+    What breaks with the connection is tried a second time, so it may be done twice; what times out is not.
+    `fakeredis://NAME` is one in this process, the same for all who give that name. Raises StartError for what
+    is no URL of a Redis.
+    """
+    if url.startswith(_FAKE):
+        return _fake(url)
+    # A connection that idled may have been closed by the other side.
+    retry = Retry(NoBackoff(), 1, (redis.ConnectionError,))
+    options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+    try:
+        client = redis.from_url(url, retry=retry, **options)
+    except ValueError as error:
+        raise StartError(f"REDIS_URL is no URL of a Redis: {error}") from None
+    if client.get_encoder().decode_responses:
+        raise StartError("REDIS_URL wants decode_responses, and a filter is no text: leave it out.")
+    return client
+
+
+def _fake(url: str) -> redis.Redis:
+    try:
+        from fakeredis import FakeRedis
+    except ImportError:
+        raise StartError(
+            f"REDIS_URL is {_FAKE}, and the package fakeredis, made for tests, is not installed: "
+            "install it, or give the URL of a Redis."
+        ) from None
+    return FakeRedis(server=_fake_server(url))
+
+
+@cache
+def _fake_server(url: str) -> Any:  # noqa: ARG001 - one for each
+    from fakeredis import FakeServer
+
+    return FakeServer()
