@@ -13,7 +13,6 @@ import pytest
 from sqlalchemy import Connection
 
 from tests.contract.tables.conftest import Program
-from tests.postgresql import PostgreSQL
 from windlass.catalogue import record as record_module
 from windlass.catalogue.product import Product, product
 from windlass.catalogue.products import Products
@@ -42,9 +41,9 @@ def record(products: Products) -> Record:
 
 
 @pytest.fixture
-def crowd(postgresql: PostgreSQL) -> Iterator[Products]:
+def crowd(postgresql_url: str) -> Iterator[Products]:
     """PostgreSQL, where writers are many."""
-    opened = Products(postgresql.database())
+    opened = Products(postgresql_url)
     yield opened
     opened.close()
 
