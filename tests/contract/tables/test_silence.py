@@ -27,7 +27,7 @@ def one(connection: Connection) -> int:
 
 
 def served(database: Database) -> bool:
-    """Whether both a read and a write succeed; on a busy machine one may take longer than there is patience."""
+    """Whether both a read and a write succeed; on a busy machine they may take longer than we wait."""
     try:
         return run(database.read(one)) == run(database.write(one)) == 1
     except StoreUnavailable:
@@ -97,8 +97,8 @@ def test_connections_that_died_at_rest_are_replaced(database: Database, stopped:
 def test_a_server_that_is_stopped_as_a_whole(stopped: list[int]) -> None:
     """It returns by itself.
 
-    Planted defects: no connect_timeout: the kernel accepts for who is stopped. Whoever is in the queue has all
-    his patience again when it is his turn.
+    Planted defects: no connect_timeout: the kernel accepts for who is stopped. Whoever is in the queue has
+    all his patience again when it is his turn.
     """
     server = PostgreSQL()
     try:
