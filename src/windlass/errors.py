@@ -17,6 +17,8 @@ class WindlassError(Exception):
         super().__init__(detail or self.title())
         self.field = field
         self.retry_after = retry_after
+        self.members: dict[str, str | int] = {}
+        """What the problem document says besides."""
 
     @classmethod
     def title(cls) -> str:
@@ -162,6 +164,17 @@ class SubmissionNotFound(NotFound):
     """There is no such submission."""
 
     code = "submission_not_found"
+
+
+class ProductNotFound(NotFound):
+    """There is no such product."""
+
+    code = "product_not_found"
+
+    def __init__(self, source: str) -> None:
+        """`source`: who knew, as the guard calls them."""
+        super().__init__()
+        self.members["source"] = source
 
 
 class MethodNotAllowed(WindlassError):

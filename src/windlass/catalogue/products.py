@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from operator import attrgetter
@@ -10,9 +11,9 @@ from sqlalchemy import Connection, Select, bindparam, delete, insert, select, up
 from sqlalchemy.exc import IntegrityError
 
 from windlass.catalogue.product import Product, may_be_an_id
-from windlass.catalogue.tables import migrate, products
+from windlass.catalogue.tables import loaded, migrate, products
 from windlass.database import Database
-from windlass.errors import ProductExists, StoreUnavailable
+from windlass.errors import Conflict, ProductExists, StoreUnavailable
 
 MAX_PAGE = 1000
 _IDS = 10_000
@@ -61,10 +62,11 @@ class Products:
 
         await self._database.write(step)
 
-    async def put(self, several: Iterable[Product]) -> int:
+    async def put(self, several: Iterable[Product], *, over: bool = True) -> int:
         """Write these whether they are there or not, in one transaction; how many are new.
 
-        Of several with one id the last one counts. At most some thousands: a statement takes no more.
+        Not `over`: those that are there stay as they are. Of several with one id the last one counts. At most
+        some thousands: a statement takes no more.
         """
         # In order, so that two servers that write the same ones wait for each other and never in a ring.
         wanted = {product.product_id: product for product in sorted(several, key=_id_of)}
@@ -73,7 +75,7 @@ class Products:
             known = set(connection.execute(select(_id).where(_id.in_(wanted))).scalars())
             old = [product for product in wanted.values() if product.product_id in known]
             new = [product for product in wanted.values() if product.product_id not in known]
-            if old:
+            if old and over:
                 values = [{"key": p.product_id, "new_name": p.name, "new_price": p.price} for p in old]
                 connection.execute(_update, values)
             if new:
@@ -97,6 +99,27 @@ class Products:
         return await self._database.read(
             lambda connection: [Product(*row) for row in connection.execute(wanted)]
         )
+
+    async def has_loaded(self, digest: str) -> bool:
+        """Whether the initial ids in a file of this SHA-256 were loaded to their end."""
+        wanted = select(loaded).where(loaded.c.sha256 == digest)
+        return await self._database.read(lambda connection: connection.execute(wanted).first() is not None)
+
+    async def loaded(self, digest: str) -> None:
+        """Note that those of this one were."""
+
+        def step(connection: Connection) -> None:
+            try:
+                connection.execute(insert(loaded).values(sha256=digest))
+            except IntegrityError:
+                raise Conflict from None  # another server did the same
+
+        with contextlib.suppress(Conflict):
+            await self._database.write(step)
+
+    async def ping(self) -> None:
+        """Ask the table for something."""
+        await self.page(limit=1)
 
     def ids(self) -> Iterator[str]:
         """Every id there is while nobody writes, page by page, so that many do not fill memory. Blocks."""

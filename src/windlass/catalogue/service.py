@@ -27,7 +27,7 @@ class Catalogue:
         limits: Limits | None = None,
     ) -> None:
         """`filter` holds every id that there is."""
-        self._products = products
+        self.products = products
         self.guard: Guard[Product] = Guard(filter, products.get, weigh=_weight, limits=limits)
 
     @classmethod
@@ -52,7 +52,7 @@ class Catalogue:
 
     def close(self) -> None:
         """Finish what is under way in the database, then refuse everything. Blocks."""
-        self._products.close()
+        self.products.close()
 
     async def get(self, product_id: str) -> Answer[Product]:
         """What there is, and who knew. Raises StoreUnavailable."""
@@ -60,22 +60,27 @@ class Catalogue:
 
     async def insert(self, product: Product) -> None:
         """Add a new product; whoever asks from now on finds it. Raises ProductExists, StoreUnavailable."""
-        await self.guard.write([product.product_id], lambda: self._products.insert(product), adding=True)
+        await self.guard.write([product.product_id], lambda: self.products.insert(product), adding=True)
 
     async def put(self, several: Sequence[Product]) -> int:
         """Write these whether they are there or not, all or none; how many are new."""
         ids = [product.product_id for product in several]
-        return await self.guard.write(ids, lambda: self._products.put(several), adding=True)
+        return await self.guard.write(ids, lambda: self.products.put(several), adding=True)
+
+    async def add(self, several: Sequence[Product]) -> int:
+        """Write those of these that are not there, all or none; how many they are."""
+        ids = [product.product_id for product in several]
+        return await self.guard.write(ids, lambda: self.products.put(several, over=False), adding=True)
 
     async def delete(self, product_id: str) -> bool:
         """Take one away; whether it was there. What cannot be there costs no transaction."""
         if product_id not in self.guard.filter or not may_be_an_id(product_id):
             return False
-        return await self.guard.write([product_id], lambda: self._products.delete(product_id), adding=False)
+        return await self.guard.write([product_id], lambda: self.products.delete(product_id), adding=False)
 
     async def page(self, after: str = "", limit: int = 100) -> Sequence[Product]:
         """Up to `limit` products whose ids come after `after`, in the order of their UTF-8."""
-        return await self._products.page(after, limit)
+        return await self.products.page(after, limit)
 
 
 def _weight(product: Product) -> int:

@@ -1,4 +1,4 @@
-"""The catalogue's table, in whatever database SQLAlchemy reaches."""
+"""The catalogue's tables, in whatever database SQLAlchemy reaches."""
 
 from __future__ import annotations
 
@@ -37,7 +37,14 @@ products = Table(
     Column("price", Price, nullable=False),
 )
 
+loaded = Table(
+    "windlass_loaded",
+    metadata,
+    # Of a file of initial ids that are all there, or were.
+    Column("sha256", Text, primary_key=True),
+)
+
 
 def migrate(connection: Connection) -> None:
-    """Make the table where there is none; one that is there is taken as it is."""
+    """Make the tables where there are none; one that is there is taken as it is."""
     metadata.create_all(connection)

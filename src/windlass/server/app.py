@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -16,6 +17,8 @@ from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 
 from windlass import __version__
+from windlass.catalogue import initial
+from windlass.catalogue.service import Catalogue
 from windlass.clock import Clock, SystemClock
 from windlass.dispatch import Dispatch
 from windlass.dispatch.service import Timing
@@ -29,16 +32,21 @@ from windlass.errors import (
     Unauthenticated,
     WindlassError,
 )
+from windlass.guard.bloom import BloomFilter
 from windlass.judge.dispatching import Jobs
 from windlass.judge.jobs import Dispatch as JudgeDispatch
 from windlass.judge.service import Judge
 from windlass.queues import Queues
 from windlass.server import (
+    catalogue_api,
+    catalogue_bodies,
+    catalogue_docs,
     docs_page,
     job_api,
     job_docs,
     judge_api,
     judge_bodies,
+    metrics_api,
     problems,
     queue_admin,
     queue_docs,
@@ -48,6 +56,7 @@ from windlass.server import (
 )
 from windlass.server.auth import STRANGER, Door, Principal
 from windlass.server.body import Reading, check_json
+from windlass.server.catalogue_api import CatalogueApi
 from windlass.server.job_api import JobApi
 from windlass.server.lane import (
     AsgiClient,
@@ -124,6 +133,11 @@ class Windlass:
                 self._jobs(self.dispatch),
                 synchronous=self.settings.synchronous,
             )
+            try:
+                self.catalogue = _catalogue(self.settings, self.store.secret)
+            except BaseException:
+                self.judge.close()
+                raise
         except BaseException:
             self.store.close()
             raise
@@ -134,8 +148,9 @@ class Windlass:
             QueueApi(self.queues).routes,
             RunnerApi(self.dispatch).routes,
             JobApi(self.dispatch).routes,
+            CatalogueApi(self.catalogue).routes,
         )
-        self.api = _ordinary(self.queues, self.dispatch, self.judge)
+        self.api = _ordinary(self.settings, self.queues, self.dispatch, self.judge, self.catalogue)
         self.opened, self._stopping = True, False
 
     async def close(self) -> None:
@@ -146,6 +161,7 @@ class Windlass:
             await self.queues.reaper.stop()
             await self.judge.stop()
             self.judge.close()
+            self.catalogue.close()
             self.store.close()
             self.opened = False
 
@@ -190,7 +206,7 @@ class Windlass:
             request.body = await self._reading.read(receive)
         try:
             awaited, answer_of = request.begin()
-            answer = answer_of(await awaited)
+            answer = answer_of(None if awaited is None else await awaited)
         except WindlassError:
             raise
         except Exception as error:
@@ -238,7 +254,9 @@ class Windlass:
         if scope["method"] not in _WITH_BODY:
             return None
         content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-        return judge_api.upload_limit(scope["method"], scope["path"], content_type)
+        return judge_api.upload_limit(
+            scope["method"], scope["path"], content_type
+        ) or catalogue_api.upload_limit(scope["method"], scope["path"])
 
     async def _lifespan(self, receive: ReceiveEvent, send: SendEvent) -> None:
         await receive()
@@ -291,7 +309,36 @@ def _plain(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret is not None else None
 
 
-def _ordinary(queues: Queues, dispatch: Dispatch, judge: Judge) -> FastAPI:
+def _catalogue(settings: Settings, secret: bytes) -> Catalogue:
+    """The products behind their guard, with those of the file of initial ids. Raises StartError; blocks."""
+
+    def build(ids: Iterable[str]) -> BloomFilter:
+        bloom = BloomFilter(
+            secret,
+            expected_items=settings.bloom_expected_items,
+            false_positive_rate=settings.bloom_false_positive_rate,
+        )
+        bloom.update(ids)
+        return bloom
+
+    catalogue = Catalogue.open(
+        settings.data_dir, build, url=settings.database or None, synchronous=settings.synchronous
+    )
+    file = settings.products_file or settings.data_dir / initial.FILE
+    try:
+        if (settings.products_file or file.exists()) and not settings.products_read_only:
+            # On a loop of its own: whoever opens us may have one that runs already.
+            with ThreadPoolExecutor(1, "windlass-initial-products") as thread:
+                thread.submit(asyncio.run, initial.load(catalogue, file)).result()
+    except BaseException:
+        catalogue.close()
+        raise
+    return catalogue
+
+
+def _ordinary(
+    settings: Settings, queues: Queues, dispatch: Dispatch, judge: Judge, catalogue: Catalogue
+) -> FastAPI:
     """The FastAPI application behind the lean lane."""
 
     def may_read_problem(request: Request) -> bool:
@@ -309,20 +356,24 @@ def _ordinary(queues: Queues, dispatch: Dispatch, judge: Judge) -> FastAPI:
     api = FastAPI(
         title="Windlass",
         version=__version__,
-        summary="Durable queues over plain HTTP.",
+        summary="Durable queues over plain HTTP, jobs for runners, a judge, products behind a guard.",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
     api.include_router(queue_admin.router(queues))
-    api.include_router(status_api.router(queues))
+    api.include_router(status_api.router(queues, catalogue))
+    api.include_router(metrics_api.router(catalogue))
+    api.include_router(
+        catalogue_api.router(catalogue, settings.bloom_state_key, read_only=settings.products_read_only)
+    )
     api.include_router(judge_api.router(judge, may_read_problem, dispatch.views.watch))
     api.include_router(job_api.router(dispatch))
     api.include_router(runner_api.router(dispatch, source_of))
     docs_page.mount(api)
-    hot = {**runner_docs.paths(), **job_docs.paths()}
-    queue_docs.describe(api, (*judge_bodies.TYPES, *job_docs.TYPES), hot)
+    hot = {**runner_docs.paths(), **job_docs.paths(), **catalogue_docs.paths()}
+    queue_docs.describe(api, (*judge_bodies.TYPES, *job_docs.TYPES, *catalogue_bodies.TYPES), hot)
 
     @api.exception_handler(WindlassError)
     async def windlass_error(_: Request, error: Exception) -> Response:
@@ -364,7 +415,7 @@ def _methods(api: FastAPI, path: str) -> list[str]:
             method.upper()
             for template, operations in paths.items()
             for method in operations
-            if re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path)
+            if re.fullmatch(re.sub(r"{\w+}", "[^/]+", template.replace("{product_id}", "(?s:.*)")), path)
         }
     )
 
