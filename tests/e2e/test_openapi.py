@@ -18,7 +18,15 @@ from starlette.routing import Route
 from tests.e2e.schemathesis_hooks import REGISTRATION_TOKEN, prepare
 from tests.harness import ServerProcess, clean_environment
 from windlass import settings
-from windlass.server import job_api, judge_api, queue_admin, runner_api, status_api
+from windlass.server import (
+    catalogue_api,
+    job_api,
+    judge_api,
+    metrics_api,
+    queue_admin,
+    runner_api,
+    status_api,
+)
 from windlass.server.app import Windlass
 
 SEED = int(os.environ.get("WINDLASS_SEED", "20261121"))
@@ -105,20 +113,23 @@ def test_the_document_names_the_routes_that_are_served_and_no_others(
     app.open()
     routers = (
         queue_admin.router(app.queues),
-        status_api.router(app.queues),
+        status_api.router(app.queues, app.catalogue),
+        metrics_api.router(app.catalogue),
+        catalogue_api.router(app.catalogue, "bloom:filter"),
         judge_api.router(app.judge, lambda _: False, app.dispatch.views.watch),
         job_api.router(app.dispatch),
         runner_api.router(app.dispatch, nothing),
         app.api,
     )
     served = {
-        (route.path, method)
+        (route.path_format, method)
         for router in routers
         for route in router.routes
         if isinstance(route, Route) and route.path not in HIDDEN
         for method in route.methods or ()
     }
     served |= {(path, method) for method, path in app.lane.routes()}
+    app.catalogue.close()
     app.store.close()
     described = {
         (path, method.upper()) for path, operations in document["paths"].items() for method in operations

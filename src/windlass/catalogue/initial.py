@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from decimal import Decimal
 from itertools import islice
 from pathlib import Path
 
 import structlog
 
-from windlass.catalogue.product import MAX_NAME, Product, may_be_an_id
+from windlass.catalogue.product import may_be_an_id
 from windlass.catalogue.service import Catalogue
 from windlass.errors import StartError
 
 FILE = "products.txt"
 """In the data directory."""
-_BATCH = 2000
+_BATCH = 10_000
 _TOLD = 100_000
 
 log = structlog.get_logger("windlass.catalogue")
@@ -36,7 +35,7 @@ async def load(catalogue: Catalogue, file: Path) -> int:
         lines = _ids(file)
         seen = added = 0
         while batch := list(islice(lines, _BATCH)):
-            added += await catalogue.add([Product(each, each[:MAX_NAME], Decimal(0)) for each in batch])
+            added += await catalogue.add(batch)
             seen += len(batch)
             if seen % _TOLD == 0:
                 log.info("products_loading", file=str(file), ids=seen)

@@ -67,10 +67,9 @@ class Catalogue:
         ids = [product.product_id for product in several]
         return await self.guard.write(ids, lambda: self.products.put(several), adding=True)
 
-    async def add(self, several: Sequence[Product]) -> int:
-        """Write those of these that are not there, all or none; how many they are."""
-        ids = [product.product_id for product in several]
-        return await self.guard.write(ids, lambda: self.products.put(several, over=False), adding=True)
+    async def add(self, ids: Sequence[str]) -> int:
+        """Add a product for each id that is not there, with no more than that; how many were new."""
+        return await self.guard.write(ids, lambda: self.products.add(ids), adding=True)
 
     async def delete(self, product_id: str) -> bool:
         """Take one away; whether it was there. What cannot be there costs no transaction."""

@@ -20,7 +20,9 @@ COMMANDS = [
     "queue purge", "queue redrive", "queue pause", "queue resume", "queue delete",
     "problem add", "problem list", "problem show", "problem remove", "problem rejudge",
     "submit", "submission show", "submission list", "submission rejudge",
-    "jobs", "job run", "job show", "job cancel", "runners", "doctor",
+    "jobs", "job run", "job show", "job cancel", "runners",
+    "products get", "products put", "products delete", "products list", "products import",
+    "products export", "products stats", "doctor",
 ]  # fmt: skip
 
 HEAD = """\
