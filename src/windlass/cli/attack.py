@@ -27,7 +27,7 @@ _SHOWN = 5
 
 
 def attack(
-    seconds: Annotated[float, typer.Option(min=1, max=600, help="How long.")] = 20,
+    seconds: Annotated[float, typer.Option(min=0.1, max=600, help="How long.")] = 20,
     rate: Annotated[int, typer.Option(min=1, max=100_000, help="Look-ups a second, at most.")] = 2000,
     connections: Annotated[int, typer.Option(min=1, max=256, help="Connections at a time.")] = 16,
     mix: Annotated[

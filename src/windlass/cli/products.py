@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from windlass.cli import products_export, products_import
+from windlass.cli import attack, products_export, products_import
 from windlass.cli.connect import Json, Key, Server, connect
 from windlass.cli.output import note, number, print_fields, print_json, print_table, shown
 from windlass.cli.queue import Yes, confirm
@@ -216,3 +216,6 @@ def stats(server: Server = DEFAULT_URL, key: Key = None, json: Json = False) -> 
                 ("database calls saved", f"{metrics.roundtrip_reduction:.1%}"),
             ]
         )
+
+
+app.command()(attack.attack)

@@ -6,21 +6,18 @@ import json
 from pathlib import Path
 
 import pytest
-import typer
 from typer.testing import CliRunner, Result
 
 from tests.harness import free_port
 from tests.unit.attack.shop import Shop, served
-from windlass.cli import attack as command
+from windlass import cli
 
 REAL = [f"product-{number}" for number in range(50)]
-SHORT = ("--seconds", "1", "--rate", "100")
+SHORT = ("--seconds", "0.2", "--rate", "500")
 
 
 def run(*arguments: str) -> Result:
-    app = typer.Typer()
-    app.command()(command.attack)
-    return CliRunner().invoke(app, arguments)
+    return CliRunner().invoke(cli.app, ["products", "attack", *arguments])
 
 
 def test_it_attacks_and_shows_what_came_of_it(tmp_path: Path) -> None:
