@@ -36,7 +36,8 @@ def draw(report: Report, path: Path) -> None:
     rates = list(report.rates())
     seconds = [each.at for each in rates]
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(8.6, 3.9), facecolor=_GROUND, layout="constrained")
+        figure = Figure(figsize=(8.6, 3.9), facecolor=_GROUND)
+        figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08)
         axes = figure.subplots()
         axes.set_title("Database round trips a second", loc="left", fontweight="bold", fontsize=12)
         for name, label in LABELS.items():

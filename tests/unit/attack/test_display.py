@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -50,6 +51,16 @@ def test_the_table_and_the_chart(report: Report, capsys: pytest.CaptureFixture[s
 
 def test_the_chart_has_colours_on_a_terminal(report: Report) -> None:
     assert "\x1b[" in display.chart(report, width=80, colour=True)
+
+
+def test_without_plotexts_binary_there_is_a_table_all_the_same(
+    report: Report, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "plotext", None)
+    display.show(report)
+    shown = capsys.readouterr().out
+    assert "There is no chart" in shown
+    assert "95.2%" in shown
 
 
 def test_a_picture_says_what_is_measured_and_what_is_computed(report: Report, tmp_path: Path) -> None:
