@@ -10,15 +10,16 @@ the server's own counts have to say so:
     database    a product that is in no cache, a new one each time
 
 The server that is not measured is stopped meanwhile (SIGSTOP). `start` is from the start of the process, on a
-data directory that has been served before, to the first product that is answered.
+data directory that has been served before, to the first product that is answered. `statements` has a
+PostgreSQL count for itself what it was asked during misses: it has to be nothing.
 
-Parts, for --only: start, filter, remembered, cache, database.
+Parts, for --only: start, filter, remembered, cache, database, statements.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +27,7 @@ from itertools import count, cycle, islice
 from pathlib import Path
 from typing import Any
 
+from bench.postgresql import postgresql
 from bench.processes import BenchmarkError, scratch_directory
 from bench.results import Options, Result, begin, finish
 from bench.servers import Bare, Windlass, bare
@@ -39,6 +41,9 @@ FASTEST = 20_000
 """Look-ups a second that no server here reaches, so that no id is asked for twice where none should be."""
 WARM_UP_SECONDS = 1
 START = "start"
+STATEMENTS = "statements for misses"
+FEW = 1000
+"""Products of `statements`: in a filter made for a million they let nothing else pass."""
 SETTINGS = {
     "WINDLASS_NEGATIVE_CACHE_SECONDS": "86400",
     "WINDLASS_CACHE_BYTES": str(4 << 20),  # some five thousand products: the others are never in it
@@ -66,8 +71,27 @@ def run(options: Options) -> None:
     result = begin("products", options)
     items = min(ITEMS, options.size)
     result.settings["products"] = items
-    result.units[START] = "s"
+    result.units |= {START: "s", STATEMENTS: ""}
     kinds = {name: kind for name, kind in KINDS.items() if options.wants(name)}
+    if options.wants("statements"):
+        count_statements(result)
+    if kinds or options.wants(START):
+        look_up(result, kinds, items)
+    for name, kind in kinds.items():
+        for connections in options.connections:
+            metric = f"{name} at {connections}"
+            aim = kind.aim if connections == 32 else None
+            result.ratio(
+                f"{metric}: windlass / bare ASGI", (metric, "windlass"), (metric, "bare ASGI"), aim=aim
+            )
+    result.limit("start, s", (START, "windlass"), at_most=1)
+    result.limit(STATEMENTS, (STATEMENTS, "PostgreSQL"), at_most=0)
+    finish(result)
+
+
+def look_up(result: Result, kinds: Collection[str], items: int) -> None:
+    """The start, and these kinds of look-ups, of one server with so many products."""
+    options = result.options
     with scratch_directory(options.scratch, "products") as directory, ExitStack() as stack:
         settings = SETTINGS | {"WINDLASS_BLOOM_EXPECTED_ITEMS": str(items)}
         server = Windlass(options.windlass, directory, settings)
@@ -82,15 +106,28 @@ def run(options: Options) -> None:
             ids = _ids(server, items)
             for name in kinds:
                 compare(result, server, other, name, ids[name])
-    for name, kind in kinds.items():
-        for connections in options.connections:
-            metric = f"{name} at {connections}"
-            aim = kind.aim if connections == 32 else None
-            result.ratio(
-                f"{metric}: windlass / bare ASGI", (metric, "windlass"), (metric, "bare ASGI"), aim=aim
-            )
-    result.limit("start, s", (START, "windlass"), at_most=1)
-    finish(result)
+
+
+def count_statements(result: Result) -> None:
+    """What PostgreSQL counts during misses, and, so that its count is known to count, for one product."""
+    options = result.options
+    with (
+        postgresql(options.scratch) as database,
+        scratch_directory(options.scratch, "products") as directory,
+        ExitStack() as stack,
+    ):
+        server = Windlass(options.windlass, directory, {"WINDLASS_DATABASE": database.url})
+        stack.callback(server.stop)
+        fill(server, FEW)
+        paths = _write(directory / "paths", (f"missing-{number}" for number in count()), options.seconds)
+        before = database.reads("products")
+        server.api.expect(200, "GET", "/products/product-0000000")
+        if database.reads("products") == before:
+            raise BenchmarkError("PostgreSQL was asked for a product and has counted nothing")
+        for round_ in range(1, options.rounds + 1):
+            before = database.reads("products")
+            run_wrk(server.port, "get", connections=32, seconds=options.seconds, paths=paths, absent=True)
+            result.add(STATEMENTS, "PostgreSQL", round_, database.reads("products") - before)
 
 
 def fill(server: Windlass, items: int) -> None:
