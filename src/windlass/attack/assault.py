@@ -18,7 +18,7 @@ import msgspec
 from windlass.attack.report import Kind, Report, Sample
 from windlass.client import transport
 from windlass.client.connection import Connections, suits
-from windlass.client.errors import AnswerLost, BadAnswer, NotSent, from_answer
+from windlass.client.errors import AnswerLost, BadAnswer, NotSent, Unreachable, from_answer
 
 LONGEST_ANSWER = 16 << 20
 """Bytes: a page of a thousand products with long names."""
@@ -68,12 +68,22 @@ class Target:
         self._connections.close()
 
     async def get(self, path: str) -> tuple[int, bytes]:
-        """(status, body), within ten seconds."""
+        """(status, body), within ten seconds. Raises Unreachable where none comes, tried twice."""
         try:
             async with asyncio.timeout(_TIMEOUT):
-                return await self._connections.request("GET", path, self._headers, None)
+                try:
+                    return await self._ask(path)
+                except AnswerLost:  # the server may have closed a connection that was idle
+                    return await self._ask(path)
+        except (
+            AnswerLost
+        ) as error:  # what was asked changes nothing, so all there is to say is that it is gone
+            raise Unreachable(str(error)) from error
         except TimeoutError:
-            raise AnswerLost(f"no answer from {self.url} within {_TIMEOUT:.0f} s") from None
+            raise Unreachable(f"no answer from {self.url} within {_TIMEOUT:.0f} s") from None
+
+    async def _ask(self, path: str) -> tuple[int, bytes]:
+        return await self._connections.request("GET", path, self._headers, None)
 
     async def read(self, path: str) -> Any:
         """The JSON of a 200."""

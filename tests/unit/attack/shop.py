@@ -26,6 +26,8 @@ class Shop:
         self.hidden: Collection[str] = ()
         """Ids that are denied, although they are there."""
         self.key: str | None = None
+        self.hang_ups = 0
+        """Requests that are not answered: the connection is closed."""
         if filter is None:
             filter = BloomFilter(SECRET, expected_items=max(1000, len(ids)))  # noqa: A001
         for id_ in ids:
@@ -64,6 +66,9 @@ class Shop:
         with suppress(asyncio.IncompleteReadError, ConnectionError), closing(writer):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
+                if self.hang_ups:
+                    self.hang_ups -= 1
+                    return
                 status, body = await self.answer(head.split(" ")[1], head)
                 writer.write(b"HTTP/1.1 %d X\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body))
 

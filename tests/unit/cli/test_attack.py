@@ -110,6 +110,18 @@ def test_no_server_and_no_products_are_told() -> None:
     assert "windlass products import" in result.stderr
 
 
+def test_a_server_that_goes_away_is_told() -> None:
+    """Planted defect: a connection that was closed while idle ends the attack."""
+    shop = Shop(REAL)
+    with served(shop) as url:
+        shop.hang_ups = 1
+        assert run("--server", url, *SHORT, "--mix", "1:1:0").exit_code == 0
+        shop.hang_ups = 1_000_000
+        result = run("--server", url, *SHORT, "--mix", "1:1:0")
+    assert result.exit_code == 1
+    assert "windlass serve --port" in result.stderr
+
+
 def test_a_key_is_used_and_its_absence_told() -> None:
     shop = Shop(REAL)
     shop.key = "secret"
