@@ -75,9 +75,7 @@ class Target:
                     return await self._ask(path)
                 except AnswerLost:  # the server may have closed a connection that was idle
                     return await self._ask(path)
-        except (
-            AnswerLost
-        ) as error:  # what was asked changes nothing, so all there is to say is that it is gone
+        except AnswerLost as error:  # nothing was to be done, so nothing may have been done
             raise Unreachable(str(error)) from error
         except TimeoutError:
             raise Unreachable(f"no answer from {self.url} within {_TIMEOUT:.0f} s") from None
