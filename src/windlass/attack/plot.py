@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from windlass.attack.display import LABELS
 from windlass.attack.report import Report
 
-FORMATS = (".png", ".svg")
+_METADATA = ("Creator", "Date", "Format", "Type")
+"""What an SVG says of itself unless told not to."""
 _GROUND, _LINE, _TEXT, _FAINT = "#0e1a2a", "#2f4a68", "#f2f6fa", "#9fb3c8"
 _COLOURS = {"unguarded": "#e57f7f", "without_key": "#e9b872", "guarded": "#5fb4e5"}
 _STYLE: dict[Any, Any] = {
@@ -52,7 +53,7 @@ def draw(report: Report, path: Path) -> None:
         axes.grid(axis="y", color=_LINE, linewidth=0.6)
         axes.spines[["top", "right", "left"]].set_visible(False)
         figure.legend(loc="outside lower left", ncols=1, frameon=False, fontsize=9)
-        metadata = {"Date": None} if path.suffix == ".svg" else None
+        metadata = dict.fromkeys(_METADATA) if path.suffix == ".svg" else None
         figure.savefig(path, format=path.suffix[1:], dpi=150, metadata=metadata)
 
 

@@ -63,7 +63,8 @@ class Shop:
     # --- over HTTP --------------------------------------------------------------------------------
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(asyncio.IncompleteReadError, ConnectionError), closing(writer):
+        gone = (asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError)
+        with suppress(*gone), closing(writer):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode()
                 if self.hang_ups:
