@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from bench.processes import BenchmarkError
 from bench.results import Options, console
-from bench.suites import batch, flat, fleet, http, jobs, longpoll, peers, profile, sandbox
+from bench.suites import batch, flat, fleet, http, jobs, longpoll, peers, products, profile, sandbox
 from bench.suites import filter as bloom_filter
 
 SUITES = {
@@ -25,6 +25,7 @@ SUITES = {
     "sandbox": sandbox,
     "jobs": jobs,
     "filter": bloom_filter,
+    "products": products,
 }
 
 
@@ -37,7 +38,10 @@ def main() -> int:
     parser.add_argument("--connections", default="", help="connections, as in 32,128 (each benchmark's own)")
     parser.add_argument("--threads", type=int, default=1, help="threads of wrk (1)")
     parser.add_argument(
-        "--size", type=int, default=10_000_000, help="messages for flat, absent ids for filter (10,000,000)"
+        "--size",
+        type=int,
+        default=10_000_000,
+        help="messages for flat, absent ids for filter, at most a million of it for products (10,000,000)",
     )
     parser.add_argument("--waiters", type=int, default=10_000, help="waiters for longpoll (10,000)")
     parser.add_argument("--runners", type=int, default=10_000, help="runners for fleet (10,000)")

@@ -16,9 +16,15 @@ _MESSAGE = (
 )
 _LEASE = b',"receipt":"%s","lease_until":"2026-01-01T00:00:30.000Z"' % (b"B" * 36)
 
+_PRODUCT = b'{"product_id":"product-000001","name":"product-000001","price":0,"source":"cache"}'
+_NO_PRODUCT = (
+    b'{"type":"urn:windlass:problem:product_not_found","title":"There is no such product","status":404,'
+    b'"detail":"There is no such product","code":"product_not_found","source":"bloom_filter"}'
+)
 
-def _answer(status: int, body: bytes) -> Answer:
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))] if body else []
+
+def _answer(status: int, body: bytes, kind: bytes = b"application/json") -> Answer:
+    headers = [(b"content-type", kind), (b"content-length", b"%d" % len(body))] if body else []
     if body:
         headers.append((b"cache-control", b"no-store"))
     return (
@@ -31,6 +37,8 @@ _SEND = _answer(201, _SENT)
 _RECEIVE = _answer(200, _MESSAGE + b"}")
 _LEASED = _answer(200, _MESSAGE + _LEASE + b"}")
 _ACKNOWLEDGED = _answer(204, b"")
+_FOUND = _answer(200, _PRODUCT)
+_MISSING = _answer(404, _NO_PRODUCT, b"application/problem+json")
 
 
 async def app(
@@ -47,6 +55,8 @@ async def app(
         start, body = _ACKNOWLEDGED
     elif scope["query_string"]:
         start, body = _LEASED
+    elif scope["path"].startswith("/products/"):
+        start, body = _MISSING if scope["path"].startswith("/products/missing-") else _FOUND
     else:
         start, body = _RECEIVE
     await send(start)

@@ -41,15 +41,15 @@ class Windlass:
         self.directory = directory
         self._environment = environment
 
-    def start(self) -> None:
-        """Start, or start again on the same data; returns as soon as it accepts."""
+    def start(self, *, seconds: float = 120) -> None:
+        """Start, or start again on the same data; returns as soon as it accepts, within `seconds`."""
         ready = self.directory / "ready"
         ready.unlink(missing_ok=True)
         argv = [self.program, "serve", "--host", "127.0.0.1", "--port", "0"]
         argv += ["--data-dir", str(self.directory / "data"), "--ready-file", str(ready)]
         self.started = time.perf_counter()
         self.process = Process(argv, self.directory / "windlass.log", env=self._environment)
-        self.process.wait_for(ready.exists, "windlass serve", seconds=120)
+        self.process.wait_for(ready.exists, "windlass serve", seconds=seconds)
         self.port = urlsplit(ready.read_text(encoding="utf-8").strip()).port or 0
         self.api = Api(self.port)
 
@@ -100,6 +100,8 @@ def bare(scratch: Path) -> Iterator[Bare]:
                 ("GET", "/queues/bench/messages", 200),
                 ("GET", "/queues/bench/messages?lease=60", 200),
                 ("DELETE", "/queues/bench/receipts/B", 204),
+                ("GET", "/products/product-000001", 200),
+                ("GET", "/products/missing-000001", 404),
             ):
                 api.expect(status, method, path, {"content": "x"} if method == "POST" else None)
             api.close()

@@ -1,10 +1,11 @@
--- What wrk sends to Windlass. Arguments: OPERATION [QUEUES] [BATCH] [strict]
+-- What wrk sends to Windlass. Arguments: OPERATION [QUEUES] [BATCH] [strict] [PATHS]
 --
 --   send           one message a request
 --   receive        one plain receive a request
 --   lease_ack      a lease, then the acknowledgement of its receipt, each a request of its own
 --   send_batch     BATCH messages a request
 --   receive_batch  up to BATCH messages a request
+--   get            a GET of each path in the file PATHS, one a line, in turn
 --
 -- QUEUES 0 (the default) is the queue "bench"; n > 0 goes round robin over "bench-0" .. "bench-<n-1>".
 -- With "strict" every answer of a receive is looked at, and those without a message (204) are counted;
@@ -93,11 +94,26 @@ local function lease_and_acknowledge(names)
    end
 end
 
+local function get_each(file)
+   local ready, turn = {}, 0
+   for path in io.lines(file) do
+      ready[#ready + 1] = wrk.format("GET", path)
+   end
+   function request()
+      turn = turn % #ready + 1
+      return ready[turn]
+   end
+end
+
 function init(args)
    local operation, queues, batch = args[1], tonumber(args[2] or 0), tonumber(args[3] or 1)
    local names = queue_names(queues)
    if operation == "lease_ack" then
       lease_and_acknowledge(names)
+      return
+   end
+   if operation == "get" then
+      get_each(args[5])
       return
    end
    local make = makers[operation]

@@ -39,11 +39,13 @@ def run_wrk(
     queues: int = 0,
     batch: int = 1,
     strict: bool = False,
+    paths: Path | None = None,
+    absent: bool = False,
 ) -> WrkRun:
     """Drive the server on `port`; operations and arguments are those of windlass.lua.
 
-    With `strict` a receive that finds nothing is an error. Raises BenchmarkError for any answer that is
-    not 2xx and any error of a socket.
+    With `strict` a receive that finds nothing is an error. `paths` is the file of `get`. Raises
+    BenchmarkError for any answer that is not 2xx (with `absent`: that is), and any error of a socket.
     """
     whole_seconds = max(1, round(seconds))
     argv = [
@@ -59,19 +61,25 @@ def run_wrk(
         str(queues),
         str(batch),
         "strict" if strict else "fast",
+        *([str(paths)] if paths else []),
     ]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=whole_seconds + 60, check=False)
     if done.returncode != 0:
         raise BenchmarkError(f"wrk ended with {done.returncode}: {done.stdout}{done.stderr}")
-    return parse(done.stdout)
+    return parse(done.stdout, absent=absent)
 
 
-def parse(output: str) -> WrkRun:
-    """Read the line that windlass.lua prints; BenchmarkError if it is absent or counts an error."""
+def parse(output: str, *, absent: bool = False) -> WrkRun:
+    """Read the line that windlass.lua prints; BenchmarkError if there is none or it counts an error.
+
+    With `absent` every answer has to be a 4xx or 5xx, which wrk counts as errors.
+    """
     line = next((line for line in output.splitlines() if line.startswith("BENCH ")), None)
     if line is None:
         raise BenchmarkError(f"wrk printed no figures:\n{output}")
     numbers = {key: int(value) for key, _, value in (pair.partition("=") for pair in line.split()[1:])}
+    if absent:
+        numbers["status"] -= numbers["requests"]
     errors = {name: numbers[name] for name in _ERRORS if numbers[name]}
     if errors:
         raise BenchmarkError(f"wrk counted errors: {errors}")

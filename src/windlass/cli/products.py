@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from windlass.cli import products_export, products_import
+from windlass.cli import attack, products_export, products_import
 from windlass.cli.connect import Json, Key, Server, connect
 from windlass.cli.output import note, number, print_fields, print_json, print_table, shown
 from windlass.cli.queue import Yes, confirm
@@ -248,3 +248,6 @@ def trigger(
     except StartError as error:
         typer.echo(f"windlass: {error.detail}", err=True)
         raise typer.Exit(1) from None
+
+
+app.command()(attack.attack)

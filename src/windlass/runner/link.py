@@ -12,10 +12,9 @@ from urllib.parse import quote, urlencode
 
 import httpx
 
-from windlass.client import transport
+from windlass.client import connection, transport
 from windlass.client.errors import AnswerLost, NotSent
 from windlass.errors import TooLarge
-from windlass.runner import connection
 
 REQUEST_TIMEOUT = 10.0
 """Seconds for a request, or for each step forward of one that moves a file."""

@@ -29,6 +29,13 @@ def test_any_error_is_an_error(read: int, status: int, name: str) -> None:
         parse(FIGURES % (30_000, read, status))
 
 
+def test_absence_is_what_all_answers_have_to_say_where_it_is_meant() -> None:
+    """Planted: one product that is there among those that are not."""
+    assert parse(FIGURES % (30_000, 0, 30_000), absent=True).requests == 30_000
+    with pytest.raises(BenchmarkError, match="status"):
+        parse(FIGURES % (30_000, 0, 29_999), absent=True)
+
+
 def test_a_receive_that_finds_nothing_is_an_error() -> None:
     with pytest.raises(BenchmarkError, match="7 receives found nothing"):
         parse(FIGURES % (30_000, 0, 0) + " empty=7")

@@ -9,8 +9,8 @@ from contextlib import suppress
 
 import pytest
 
+from windlass.client.connection import Connections, suits
 from windlass.client.errors import AnswerLost, BadAnswer, Unreachable
-from windlass.runner.connection import Connections, suits
 
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 

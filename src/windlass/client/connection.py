@@ -1,4 +1,4 @@
-"""Kept-alive connections for small requests, which a runner makes again and again: HTTP/1.1 by httptools.
+"""Kept-alive connections for small requests that are made again and again: HTTP/1.1 by httptools.
 
 Decision 0036 says why not all of it is httpx's.
 """
@@ -18,8 +18,6 @@ import httpx
 from windlass.client.errors import AnswerLost, BadAnswer, Unreachable
 
 CONNECT_TIMEOUT = 10.0
-_IDLE = 32
-"""Connections that are kept for the next request."""
 
 
 def suits(url: str) -> bool:
@@ -33,8 +31,8 @@ def suits(url: str) -> bool:
 class Connections:
     """Connections to one server, as many at a time as there are requests."""
 
-    def __init__(self, url: str, longest_answer: int) -> None:
-        """`longest_answer`: the bytes of a body that is taken."""
+    def __init__(self, url: str, longest_answer: int, *, kept: int = 32) -> None:
+        """`longest_answer`: bytes of a body that is taken; `kept`: connections kept for the next request."""
         parts = urlsplit(url)
         self._url = url
         self._prefix = parts.path.rstrip("/")
@@ -42,7 +40,7 @@ class Connections:
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
         self._name = parts.netloc
         self._tls = httpx.create_ssl_context() if parts.scheme == "https" else None
-        self._longest = longest_answer
+        self._longest, self._kept = longest_answer, kept
         self._idle: deque[_Connection] = deque()
 
     async def request(
@@ -62,7 +60,7 @@ class Connections:
         except BaseException:
             connection.close()  # its answer may still come, and is nobody's
             raise
-        if connection.usable and len(self._idle) < _IDLE:
+        if connection.usable and len(self._idle) < self._kept:
             self._idle.append(connection)
         else:
             connection.close()
