@@ -67,11 +67,11 @@ class Presence:
 def _ever(database: Database) -> Iterator[int]:
     """The numbers of all problems that there ever were, page by page."""
     wanted = select(versions.c.problem_id).distinct().order_by(versions.c.problem_id).limit(_PAGE)
-    found = database.look(partial(_page, wanted))
+    found = database.look(partial(_all, wanted))
     while found:
         yield from found
-        found = database.look(partial(_page, wanted.where(versions.c.problem_id > found[-1])))
+        found = database.look(partial(_all, wanted.where(versions.c.problem_id > found[-1])))
 
 
-def _page(wanted: Select[int], connection: Connection) -> Sequence[int]:
+def _all(wanted: Select[int], connection: Connection) -> Sequence[int]:
     return connection.execute(wanted).scalars().all()

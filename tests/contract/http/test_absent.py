@@ -134,8 +134,8 @@ BODIES: dict[tuple[str, str], Any] = {
 
 
 def test_a_name_in_a_path_that_is_not_there_costs_no_statement(town: Town) -> None:
-    """Planted defects: a look for a problem before the guard is asked (no `expect` in `Problems.get`, `delete`,
-    `rejudge_all`); a name of a queue that gets as far as the writer (`_hand_on` does not look)."""
+    """Planted defects: a look for a problem before the guard is asked (no `expect` in `Problems.get`,
+    `delete` or `rejudge_all`); a queue's name that gets as far as the writer (`_hand_on` does not look)."""
     paths: dict[str, dict[str, Any]] = town.api("GET", "/openapi.json").json()["paths"]
     asked = 0
     for template, operations in paths.items():
