@@ -147,6 +147,7 @@ def remember(directory: Path, amount: int) -> None:
     numbers = "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?1)"
     with closing(apsw.Connection(str(directory / DATABASE))) as db:
         db.pragma("synchronous", "off")
+        db.pragma("cache_size", -2_000_000)  # KiB: the indexes by time are filled in no order
         with db:
             db.execute(
                 f"INSERT INTO dedup (queue, dedup_id, id, until) {numbers}"

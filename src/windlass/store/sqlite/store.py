@@ -49,6 +49,8 @@ class SQLiteStore(Store):
 
     def __init__(self, data_dir: Path, *, clock: Clock, synchronous: str = "full") -> None:
         self.calls: Counter[str] = Counter()
+        self._coming: Counter[str] = Counter()
+        """Names of queues whose creation is under way: what is asked behind it finds them."""
         self._clock = clock
         self._lock = DirectoryLock(data_dir)
         try:
@@ -109,15 +111,21 @@ class SQLiteStore(Store):
     async def create_queue(self, name: str, settings: Mapping[str, Any]) -> tuple[QueueInfo, bool]:
         run = partial(administration.create_queue, name=name, named=settings)
         if name not in self._memory.by_name:
-            administration.check_dead_letter(self._memory, name, settings)
-        return await self._step("create_queue", run, structural=True)
+            self._check_dead_letter(name, settings)
+        self._coming[name] += 1
+        try:
+            return await self._step("create_queue", run, structural=True)
+        finally:
+            self._coming[name] -= 1
+            if self._coming[name] <= 0:
+                self._coming.pop(name, None)
 
     async def update_queue(
         self, name: str, settings: Mapping[str, Any], paused: bool | None = None
     ) -> QueueInfo:
         run = partial(administration.update_queue, name=name, changes=settings, paused=paused)
-        self._memory.queue(name)
-        administration.check_dead_letter(self._memory, name, settings)
+        if name in self._memory.by_name:
+            self._check_dead_letter(name, settings)
         return await self._step("update_queue", run, name, structural=True)
 
     async def delete_queue(self, name: str) -> None:
@@ -348,13 +356,18 @@ class SQLiteStore(Store):
 
     def _hand_on(self, queue: str | None, operation: Operation[Any]) -> None:
         """Give an operation to the writer, but not where its queue is not there: memory knows them all."""
-        if queue is not None:
+        if queue is not None and queue not in self._coming:
             try:
                 self._memory.queue(queue)
             except QueueNotFound as error:
                 operation.future.set_exception(error)
                 return
         self._writer.submit(operation)
+
+    def _check_dead_letter(self, name: str, settings: Mapping[str, Any]) -> None:
+        """The writer does so too; but a name that is none does not have to get so far."""
+        if settings.get("dead_letter") not in self._coming:
+            administration.check_dead_letter(self._memory, name, settings)
 
 
 def _names(text: str) -> tuple[str, ...]:
