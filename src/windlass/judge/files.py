@@ -81,7 +81,7 @@ class Files:
     def keep(self, incoming: Incoming) -> Iterator[str]:
         """Keep what was written; gives its SHA-256 and holds it to the end of the block."""
         digest = incoming.finish()
-        with self._holding(digest):
+        with self.holding(digest):
             path = self._path(digest)
             with _refusing():
                 if not path.exists():
@@ -129,7 +129,8 @@ class Files:
         return removed
 
     @contextlib.contextmanager
-    def _holding(self, digest: str) -> Iterator[None]:
+    def holding(self, digest: str) -> Iterator[None]:
+        """Have a file that there is stay to the end of the block. Does not block."""
         with self._lock:
             self._held[digest] += 1
             self._touched.add(digest)

@@ -16,10 +16,11 @@ from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, 
 
 from windlass.clock import Clock
 from windlass.database import Database
-from windlass.errors import Invalid, ProblemNotFound
+from windlass.errors import Conflict, Invalid, ProblemNotFound
 from windlass.judge.checkers import checker_of
 from windlass.judge.files import Files, Incoming
 from windlass.judge.generations import DONE, Generations
+from windlass.judge.presence import Presence
 from windlass.judge.problem import MAX_ID, Problem, ProblemMeta, current, encode_meta, page
 from windlass.judge.sweeper import Sweeper
 from windlass.judge.tables import problems, submissions, versions
@@ -43,6 +44,7 @@ class Problems:
         files: Files,
         clock: Clock,
         generations: Generations,
+        presence: Presence,
         sweeper: Sweeper,
         watches: Watches,
     ) -> None:
@@ -50,6 +52,7 @@ class Problems:
         self._files = files
         self._clock = clock
         self._generations = generations
+        self._presence = presence
         self._sweeper = sweeper
         self._watches = watches
 
@@ -63,30 +66,44 @@ class Problems:
         """
         _check(problem_id, meta)
         if data is None:
+            if not await self._presence.has(problem_id):
+                raise _without_data()
             return await self._write(problem_id, meta, None)
-        return await self._write_with(problem_id, meta, data)
-
-    async def create(self, meta: ProblemMeta, data: Incoming) -> Problem:
-        """A new problem, under the number behind the highest that there ever was. Raises as `put`."""
-        _check_meta(meta)
-        problem, _ = await self._write_with(None, meta, data)
-        return problem
-
-    async def _write_with(
-        self, problem_id: int | None, meta: ProblemMeta, data: Incoming
-    ) -> tuple[Problem, bool]:
         await asyncio.to_thread(_check_testdata, data, meta)
         async with self._kept(data) as digest:
             return await self._write(problem_id, meta, (digest, data.size))
 
+    async def create(self, meta: ProblemMeta, data: Incoming) -> Problem:
+        """A new problem, under the number behind the highest that there ever was. Raises as `put`."""
+        _check_meta(meta)
+        await asyncio.to_thread(_check_testdata, data, meta)
+        async with self._kept(data) as digest:
+            while True:
+                number = await self._database.read(_next)
+                try:
+                    problem, _ = await self._write(number, meta, (digest, data.size), new=True)
+                except Conflict:
+                    continue
+                return problem
+
     async def _write(
-        self, problem_id: int | None, meta: ProblemMeta, data: tuple[str, int] | None
+        self, problem_id: int, meta: ProblemMeta, data: tuple[str, int] | None, *, new: bool = False
     ) -> tuple[Problem, bool]:
-        problem, created, renewed = await self._database.write(
-            lambda connection: self._put(connection, problem_id, meta, data)
-        )
-        self._changed(renewed)
-        return problem, created
+        """Make a version; `new`: of the next problem. Raises Conflict where that has another number now."""
+
+        def step(connection: Connection) -> tuple[Problem, bool, Sequence[int]]:
+            if new and _next(connection) != problem_id:
+                raise Conflict
+            return self._put(connection, problem_id, meta, data)
+
+        async def write() -> tuple[Problem, bool]:
+            # It runs to its end, also where whoever asked is gone and holds the file no longer.
+            with self._files.holding(data[0]) if data is not None else contextlib.nullcontext():
+                problem, created, renewed = await self._database.write(step)
+            self._changed(renewed)
+            return problem, created
+
+        return await self._presence.write(problem_id, write, adding=True)
 
     def _changed(self, numbers: Sequence[int]) -> None:
         if numbers:
@@ -105,19 +122,15 @@ class Problems:
     def _put(
         self,
         connection: Connection,
-        problem_id: int | None,
+        problem_id: int,
         meta: ProblemMeta,
         data: tuple[str, int] | None,
     ) -> tuple[Problem, bool, Sequence[int]]:
         now = self._clock.now()
-        if problem_id is None:  # nobody else writes meanwhile, and numbers of deleted problems stay theirs
-            problem_id = (connection.execute(select(func.max(versions.c.problem_id))).scalar() or 0) + 1
-            if problem_id > MAX_ID:
-                raise Invalid("The highest number is taken: name a free one.", field="problem_id")
         before = current(connection, problem_id, lock=True)
         if data is None:
             if before is None:
-                raise Invalid("A new problem needs its test data: send it along.", field="testdata")
+                raise _without_data()
             if before.meta.counts != meta.counts:
                 raise Invalid(
                     f"The test data has {before.meta.counts} cases in its tasks: send other data along.",
@@ -161,7 +174,8 @@ class Problems:
         return problem, False, renewed
 
     async def get(self, problem_id: int) -> Problem:
-        """A problem as it is now. Raises ProblemNotFound."""
+        """A problem as it is now. Raises ProblemNotFound, seldom after a look into the database."""
+        await self._presence.expect(problem_id)
         found = await self._database.read(lambda connection: current(connection, problem_id))
         if found is None:
             raise ProblemNotFound
@@ -173,6 +187,7 @@ class Problems:
 
     async def delete(self, problem_id: int) -> None:
         """Delete a problem. Its submissions stay; those without a verdict end. Raises ProblemNotFound."""
+        await self._presence.expect(problem_id)
 
         def step(connection: Connection) -> builtins.list[int]:
             if current(connection, problem_id, lock=True) is None:
@@ -181,7 +196,10 @@ class Problems:
             reason = "The problem was deleted."
             return self._generations.end(connection, _unfinished(problem_id), reason, self._clock.now())
 
-        self._changed(await self._database.write(step))
+        async def write() -> None:
+            self._changed(await self._database.write(step))
+
+        await self._presence.write(problem_id, write, adding=False)
 
     async def open_testdata(self, problem_id: int) -> tuple[Problem, BinaryIO]:
         """A problem and its archive, opened: whole for its reader even when it is replaced meanwhile.
@@ -200,6 +218,18 @@ class Problems:
 
 def _unfinished(problem_id: int) -> ColumnElement[bool]:
     return (submissions.c.problem_id == problem_id) & (submissions.c.state != DONE)
+
+
+def _next(connection: Connection) -> int:
+    """The next problem's number: those of deleted ones stay theirs. Raises Invalid where there is none."""
+    number = (connection.execute(select(func.max(versions.c.problem_id))).scalar() or 0) + 1
+    if number > MAX_ID:
+        raise Invalid("The highest number is taken: name a free one.", field="problem_id")
+    return number
+
+
+def _without_data() -> Invalid:
+    return Invalid("A new problem needs its test data: send it along.", field="testdata")
 
 
 def _check(problem_id: int, meta: ProblemMeta) -> None:

@@ -17,6 +17,7 @@ from windlass.judge.files import Files
 from windlass.judge.generations import Generations
 from windlass.judge.jobs import Dispatch
 from windlass.judge.outbox import Outbox
+from windlass.judge.presence import Presence
 from windlass.judge.problems import Problems
 from windlass.judge.projection import Projection
 from windlass.judge.stranded import Stranded
@@ -38,12 +39,13 @@ class Judge:
         self.watches = Watches()
         self._database = database
         generations = Generations(ids)
+        presence = Presence(database)
         self.outbox = Outbox(database, dispatch)
         self.stranded = Stranded(database, dispatch, generations, self.watches.tell)
         self.sweeper = Sweeper(self.outbox.sweep, self.stranded.look, self.collect)
-        self.problems = Problems(database, files, clock, generations, self.sweeper, self.watches)
+        self.problems = Problems(database, files, clock, generations, presence, self.sweeper, self.watches)
         self.submissions = Submissions(
-            database, files, ids, clock, generations, self.outbox, self.sweeper, self.watches
+            database, files, ids, clock, generations, presence, self.outbox, self.sweeper, self.watches
         )
         self._projection = Projection(database, ids, clock, self.watches)
 
@@ -55,7 +57,11 @@ class Judge:
         files = Files(data_dir / FILES)
         url = sqlite_url(data_dir / DATABASE)
         database = Database(url, migrate, owner="judge", synchronous=synchronous)
-        return cls(database, files, ids, clock, dispatch)
+        try:
+            return cls(database, files, ids, clock, dispatch)
+        except BaseException:
+            database.close()
+            raise
 
     def start(self) -> None:
         """Run the sweeper on this loop."""

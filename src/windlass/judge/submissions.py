@@ -27,6 +27,7 @@ from windlass.judge.files import Files
 from windlass.judge.generations import PENDING, Generations, encode
 from windlass.judge.languages import language_of
 from windlass.judge.outbox import Outbox
+from windlass.judge.presence import Presence
 from windlass.judge.problem import current
 from windlass.judge.source import is_archive, pack_source, read_source
 from windlass.judge.submission import Submission, SubmissionSummary, find, locked, summaries
@@ -61,6 +62,7 @@ class Submissions:
         ids: Ids,
         clock: Clock,
         generations: Generations,
+        presence: Presence,
         outbox: Outbox,
         sweeper: Sweeper,
         watches: Watches,
@@ -70,6 +72,7 @@ class Submissions:
         self._ids = ids
         self._clock = clock
         self._generations = generations
+        self._presence = presence
         self._outbox = outbox
         self._sweeper = sweeper
         self._watches = watches
@@ -91,6 +94,10 @@ class Submissions:
         Raises ProblemNotFound, Invalid, TooLarge, IdempotencyKeyReused, IdempotencyFull, and what the
         dispatch raises; then nothing was done.
         """
+        if once is None:
+            await self._presence.expect(problem_id)
+        elif self._presence.never(problem_id):  # one that was deleted may have an answer to give again
+            raise ProblemNotFound
         archive = await asyncio.to_thread(_archive, source, language)
         with ExitStack() as held:
             digest = await asyncio.to_thread(held.enter_context, self._files.keep_bytes(archive))
@@ -187,6 +194,8 @@ class Submissions:
     ) -> builtins.list[SubmissionSummary]:
         """Submissions, the newest first: those before `after`, of a problem where it is named."""
         before = self.number_of(after) if after is not None else None
+        if problem_id is not None and self._presence.never(problem_id):
+            return []
         return await self._database.read(
             lambda connection: summaries(connection, self._ids, problem_id, before, limit)
         )
@@ -233,6 +242,7 @@ class Submissions:
 
         In steps: where one fails, those before it are judged again all the same.
         """
+        await self._presence.expect(problem_id)
         newest = select(func.max(submissions.c.number)).where(submissions.c.problem_id == problem_id)
 
         def begin(connection: Connection) -> int:

@@ -11,7 +11,7 @@ from windlass.errors import Invalid, MessageGone, MessageLeased, QueueExists, Qu
 from windlass.message import QueueInfo, QueueSettings, State
 from windlass.store.base import Key, Runner
 from windlass.store.sqlite import ready
-from windlass.store.sqlite.memory import EXPIRING, GROUPED, QueueState, encode_settings
+from windlass.store.sqlite.memory import EXPIRING, GROUPED, Memory, QueueState, encode_settings
 from windlass.store.sqlite.past import longer
 from windlass.store.sqlite.rows import BY_ID, Row, columns, fetch, numbers
 from windlass.store.sqlite.settling import move
@@ -64,14 +64,19 @@ def _next(tx: Transaction, name: str) -> int:
     return int(number)
 
 
-def _settings(tx: Transaction, name: str, old: QueueSettings, changes: Mapping[str, Any]) -> QueueSettings:
-    target = changes.get("dead_letter")
+def check_dead_letter(memory: Memory, name: str, settings: Mapping[str, Any]) -> None:
+    """Raise Invalid where settings for queue `name` send its dead letters to itself, or to no queue."""
+    target = settings.get("dead_letter")
     if target is not None and target == name:
         raise Invalid("A queue cannot be its own dead letter.", field="dead_letter")
-    if target is not None and target not in tx.memory.by_name:
+    if target is not None and target not in memory.by_name:
         raise Invalid(
             f"There is no queue named {target!r}: create the dead-letter queue first.", field="dead_letter"
         )
+
+
+def _settings(tx: Transaction, name: str, old: QueueSettings, changes: Mapping[str, Any]) -> QueueSettings:
+    check_dead_letter(tx.memory, name, changes)
     if changes.get("retention_seconds") is not None:
         tx.falls_due(tx.now)  # from now on upkeep looks at this queue
     return msgspec.structs.replace(old, **changes)

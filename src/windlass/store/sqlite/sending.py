@@ -106,9 +106,7 @@ def _send_special(tx: Transaction, queue: QueueState, op: Send) -> Sent:
     """Messages with options, or under an Idempotency-Key. Raises before it has written anything."""
     once = op.once
     if once is not None:
-        known = tx.db.execute(
-            "SELECT fingerprint, answer, until FROM answers WHERE key = ?", (once.key,)
-        ).fetchone()
+        known = _answered(tx, once.key)
         if known is not None and known[2] > tx.now:
             if known[0] != once.fingerprint:
                 raise IdempotencyKeyReused(field="Idempotency-Key")
@@ -144,6 +142,14 @@ def _send_special(tx: Transaction, queue: QueueState, op: Send) -> Sent:
         tx.answers += known is None
         tx.falls_due(tx.now + ANSWER_KEPT)
     return sent
+
+
+def _answered(tx: Transaction, key: bytes) -> tuple[bytes, bytes, int] | None:
+    """(fingerprint, answer, until) of what was answered under this Idempotency-Key."""
+    row: tuple[bytes, bytes, int] | None = tx.db.execute(
+        "SELECT fingerprint, answer, until FROM answers WHERE key = ?", (key,)
+    ).fetchone()
+    return row
 
 
 def _count_new(tx: Transaction, queue: QueueState, options_of: Sequence[Options]) -> int:

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from windlass.clock import Clock
+from windlass.errors import QueueNotFound
 from windlass.message import (
     Acknowledgement,
     End,
@@ -33,7 +34,7 @@ from windlass.store.base import Caller, Changes, Key, Runner, Store
 from windlass.store.sqlite import administration, counts, files, settling
 from windlass.store.sqlite.lock import DirectoryLock
 from windlass.store.sqlite.memory import Memory, QueueState, decode_settings
-from windlass.store.sqlite.operation import Acknowledge, Extend, Receive, Send, Step
+from windlass.store.sqlite.operation import Acknowledge, Extend, Operation, Receive, Send, Step
 from windlass.store.sqlite.reading import Readers
 from windlass.store.sqlite.transaction import Transaction
 from windlass.store.sqlite.writer import Writer
@@ -48,6 +49,8 @@ class SQLiteStore(Store):
 
     def __init__(self, data_dir: Path, *, clock: Clock, synchronous: str = "full") -> None:
         self.calls: Counter[str] = Counter()
+        self._coming: Counter[str] = Counter()
+        """Names of queues whose creation is under way: what is asked behind it finds them."""
         self._clock = clock
         self._lock = DirectoryLock(data_dir)
         try:
@@ -107,16 +110,27 @@ class SQLiteStore(Store):
 
     async def create_queue(self, name: str, settings: Mapping[str, Any]) -> tuple[QueueInfo, bool]:
         run = partial(administration.create_queue, name=name, named=settings)
-        return await self._step("create_queue", run, structural=True)
+        if name not in self._memory.by_name:
+            self._check_dead_letter(name, settings)
+        self._coming[name] += 1
+        try:
+            return await self._step("create_queue", run, structural=True)
+        finally:
+            self._coming[name] -= 1
+            if self._coming[name] <= 0:
+                self._coming.pop(name, None)
 
     async def update_queue(
         self, name: str, settings: Mapping[str, Any], paused: bool | None = None
     ) -> QueueInfo:
         run = partial(administration.update_queue, name=name, changes=settings, paused=paused)
-        return await self._step("update_queue", run, structural=True)
+        if name in self._memory.by_name:
+            self._check_dead_letter(name, settings)
+        return await self._step("update_queue", run, name, structural=True)
 
     async def delete_queue(self, name: str) -> None:
-        await self._step("delete_queue", partial(administration.delete_queue, name=name), structural=True)
+        run = partial(administration.delete_queue, name=name)
+        await self._step("delete_queue", run, name, structural=True)
 
     def queues(self, prefix: str = "", after: str = "", limit: int = 100) -> list[QueueInfo]:
         names = self._memory.names()
@@ -153,7 +167,7 @@ class SQLiteStore(Store):
     ) -> Awaitable[Sent]:
         self.calls["send"] += 1
         future: asyncio.Future[Sent] = asyncio.get_running_loop().create_future()
-        self._writer.submit(Send(future, queue, contents, options, once))
+        self._hand_on(queue, Send(future, queue, contents, options, once))
         return future
 
     def receive(
@@ -167,7 +181,7 @@ class SQLiteStore(Store):
     ) -> Awaitable[list[Message]]:
         self.calls["receive"] += 1
         future: asyncio.Future[list[Message]] = asyncio.get_running_loop().create_future()
-        self._writer.submit(Receive(future, queue, limit, lease, holder, caller, claim))
+        self._hand_on(queue, Receive(future, queue, limit, lease, holder, caller, claim))
         return future
 
     def acknowledge(
@@ -175,13 +189,17 @@ class SQLiteStore(Store):
     ) -> Awaitable[list[Settled]]:
         self.calls["acknowledge"] += 1
         future: asyncio.Future[list[Settled]] = asyncio.get_running_loop().create_future()
-        self._writer.submit(Acknowledge(future, queue, acknowledgements))
+        if acknowledgements:
+            self._hand_on(queue, Acknowledge(future, queue, acknowledgements))
+        else:  # none of many receipts was ever issued
+            self._memory.queue(queue)
+            future.set_result([])
         return future
 
     def extend(self, queue: str | None, extensions: Sequence[Extension]) -> Awaitable[list[int | Settled]]:
         self.calls["extend"] += 1
         future: asyncio.Future[list[int | Settled]] = asyncio.get_running_loop().create_future()
-        self._writer.submit(Extend(future, queue, extensions))
+        self._hand_on(queue, Extend(future, queue, extensions))
         return future
 
     def release(
@@ -207,7 +225,7 @@ class SQLiteStore(Store):
             counts=counts,
             last=last,
         )
-        return self._step("release", run)
+        return self._step("release", run, queue)
 
     async def cancel(
         self,
@@ -221,16 +239,17 @@ class SQLiteStore(Store):
         run = partial(
             administration.cancel, name=queue, number=number, leased=leased, how=how, outcome=outcome
         )
-        await self._step("cancel", run)
+        await self._step("cancel", run, queue)
 
     async def purge(self, queue: str) -> int:
-        return await self._step("purge", partial(administration.purge, name=queue), structural=True)
+        run = partial(administration.purge, name=queue)
+        return await self._step("purge", run, queue, structural=True)
 
     async def redrive(self, queue: str, limit: int) -> tuple[int, bool]:
         moved = 0
         while moved < limit:  # a bite a commit, so that others get their turn
             bite, finished = await self._step(
-                "redrive", partial(administration.redrive, name=queue, limit=limit - moved)
+                "redrive", partial(administration.redrive, name=queue, limit=limit - moved), queue
             )
             moved += bite
             if finished:
@@ -322,12 +341,33 @@ class SQLiteStore(Store):
         return list(self._runners.values())
 
     def _step(
-        self, verb: str, run: Callable[[Transaction], R], *, structural: bool = False, tick: bool = False
+        self,
+        verb: str,
+        run: Callable[[Transaction], R],
+        queue: str | None = None,
+        *,
+        structural: bool = False,
+        tick: bool = False,
     ) -> Awaitable[R]:
         self.calls[verb] += 1
         future: asyncio.Future[R] = asyncio.get_running_loop().create_future()
-        self._writer.submit(Step(future, run, structural, tick))
+        self._hand_on(queue, Step(future, run, structural, tick))
         return future
+
+    def _hand_on(self, queue: str | None, operation: Operation[Any]) -> None:
+        """Give an operation to the writer, but not where its queue is not there: memory knows them all."""
+        if queue is not None and queue not in self._coming:
+            try:
+                self._memory.queue(queue)
+            except QueueNotFound as error:
+                operation.future.set_exception(error)
+                return
+        self._writer.submit(operation)
+
+    def _check_dead_letter(self, name: str, settings: Mapping[str, Any]) -> None:
+        """The writer does so too; but a name that is none does not have to get so far."""
+        if settings.get("dead_letter") not in self._coming:
+            administration.check_dead_letter(self._memory, name, settings)
 
 
 def _names(text: str) -> tuple[str, ...]:
