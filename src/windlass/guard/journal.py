@@ -90,13 +90,12 @@ class Journal:
         self._name, self._run = "", ""
 
     def look(self) -> Page | None:
-        """What there is, without entries; None where it is no whole epoch of this process of Redis."""
-        views, length = self._execute(lambda pipe: pipe.hgetall(self._views).xlen(self._log))
-        page = self._page(views, [])
-        return page if page.epoch and 0 <= page.base <= page.written == page.base + length else None
+        """What there is, without entries; None where it is no epoch of this process of Redis."""
+        page = self._page(self._execute(lambda pipe: pipe.hgetall(self._views))[0], [])
+        return page if page.epoch and 0 <= page.base <= page.written else None
 
     def begin_epoch(self, instead_of: str | None, secret: bytes | None) -> None:
-        """Make a new one, unless there is a whole one by now that is not `instead_of`.
+        """Make a new one, unless there is one by now that is not `instead_of`.
 
         `secret` is used where Redis has lost it.
         """

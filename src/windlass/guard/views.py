@@ -240,7 +240,7 @@ class Views:
         return more
 
     def _join(self) -> Place | None:
-        """A place at the front of the log, in an epoch that is whole; None where there is none yet."""
+        """A place at the front of the log; None where there is no epoch yet."""
         page = self._journal.look()
         if page is None or page.epoch == self._lost_epoch:
             self._journal.begin_epoch(self._lost_epoch, self._secret)

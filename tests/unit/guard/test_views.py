@@ -593,7 +593,7 @@ def test_after_a_restart_of_redis_everything_counts_as_lost() -> None:
 
 
 def test_who_joins_a_log_that_is_not_whole_begins_a_new_epoch() -> None:
-    """Planted defect: `look` does not compare lengths: it knows nothing of the write that is under way."""
+    """Planted defect: `written` is not compared with what was read: the write under way is unknown to it."""
     bench = Bench(1)
     (writer,) = bench.servers
 
