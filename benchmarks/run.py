@@ -25,11 +25,8 @@ SUITES = {
     "sandbox": sandbox,
     "jobs": jobs,
     "filter": bloom_filter,
-<<<<<<< HEAD
     "products": products,
-=======
     "dedup": dedup,
->>>>>>> inside
 }
 
 

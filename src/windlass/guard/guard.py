@@ -60,8 +60,14 @@ class Peers(Protocol):
         Raises StoreUnavailable where that cannot be; then nothing is written.
         """
 
+    async def done(self, begun: object) -> None:
+        """Tell that what `begin` gave was written; returns once that may be answered for.
+
+        Raises StoreUnavailable where it may not be: it is written, and somebody may not know.
+        """
+
     async def end(self, begun: object, *, sure: bool) -> None:
-        """Tell that what `begin` gave has ended; not `sure`: it may still come to pass. Raises nothing."""
+        """Tell that it was not written; not `sure`: it may still come to pass. Raises nothing."""
 
 
 class Alone:
@@ -71,6 +77,9 @@ class Alone:
         return True
 
     async def begin(self, keys: Collection[str]) -> object:
+        """Nobody has to be told."""
+
+    async def done(self, begun: object) -> None:
         """Nobody has to be told."""
 
     async def end(self, begun: object, *, sure: bool) -> None:
@@ -328,12 +337,13 @@ class Guard(Generic[V]):
                     self.filter.add(key)
             begun = await self.peers.begin(keys)
             try:
-                return await operation()
+                result = await operation()
             except BaseException as error:
                 sure = isinstance(error, WindlassError) and not isinstance(error, StoreUnavailable)
-                raise
-            finally:
                 await self.peers.end(begun, sure=sure)
+                raise
+            await self.peers.done(begun)
+            return result
         finally:
             self.heard_end(keys, sure=sure)
 
