@@ -94,6 +94,9 @@ class Follower:
     async def begin(self, keys: Collection[str]) -> object:
         """Nobody waits for us: the others read the record."""
 
+    async def done(self, begun: object) -> None:
+        """Nobody waits for us."""
+
     async def end(self, begun: object, *, sure: bool) -> None:
         """Nobody waits for us."""
 

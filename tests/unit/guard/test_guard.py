@@ -458,6 +458,9 @@ class Others:
         self.told.append(f"begin {' '.join(keys)}")
         return "begun"
 
+    async def done(self, begun: object) -> None:
+        self.told.append(f"done {begun}")
+
     async def end(self, begun: object, *, sure: bool) -> None:
         self.told.append(f"end {begun} {sure}")
 
@@ -548,7 +551,7 @@ def test_others_are_told_before_and_after_and_a_write_they_cannot_hear_of_is_not
 
     async def scenario() -> None:
         await bench.guard.write(["a"], commit, adding=True)
-        assert others.told == ["begin a", "commit", "end begun True"]
+        assert others.told == ["begin a", "commit", "done begun"]
         assert await bench.ask("a", "a") == ["database", "cache"]
         others.refused = StoreUnavailable("nobody hears")
         with pytest.raises(StoreUnavailable, match="nobody hears"):
