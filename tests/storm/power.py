@@ -37,8 +37,8 @@ class PowerServer(Server):
         process = self.process
         assert process is not None
         try:
-            await asyncio.wait_for(process.wait(), 10)
-        except TimeoutError:  # nothing to do: fewer changes than that
+            await asyncio.wait_for(process.wait(), 3)
+        except TimeoutError:  # so many changes do not come, or not soon: this moment is as good
             await self.kill()
         if process.returncode != -signal.SIGKILL:
             raise ServerEnded(f"the server ended by itself ({process.returncode}): {self.last_words()}")
