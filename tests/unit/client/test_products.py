@@ -122,8 +122,8 @@ def test_the_asynchronous_client_says_the_same() -> None:
 
     def steps() -> list[httpx.Response]:  # a response is good for one client
         return [
-            said(FOUND), said(ROPE, 201), said(ROPE), ok({"written": 1, "created": 1}), said(page), said(page),
-            ok(about), ok(metrics), ok(),
+            said(FOUND), said(ROPE, 201), said(ROPE), ok({"written": 1, "created": 1}), said(page),
+            said(page), ok(about), ok(metrics), ok(),
         ]  # fmt: skip
 
     async def scenario(script: Script) -> list[Any]:
