@@ -100,7 +100,8 @@ def look_up(result: Result, kinds: Collection[str], items: int) -> None:
         if options.wants(START):
             for round_ in range(1, options.rounds + 1):
                 server.stop()
-                result.add(START, "windlass", round_, start(server, items))
+                seconds = start(server, items)
+                result.add(START, "windlass", round_, seconds, cpu_seconds=server.process.cpu_seconds())
         if kinds:
             other = stack.enter_context(bare(options.scratch))
             ids = _ids(server, items)
