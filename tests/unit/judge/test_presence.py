@@ -253,8 +253,7 @@ def test_a_creator_that_goes_away_leaves_a_whole_problem(
             await asyncio.gather(putting, return_exceptions=True)
             await bench.judge.collect()
             held.set()
-            while bench.judge.problems._presence._guard._tasks:  # noqa: ASYNC110
-                await asyncio.sleep(0)
+            await asyncio.gather(*bench.judge.problems._presence._guard._tasks)
         _, file = await bench.judge.problems.open_testdata(1)
         with file:
             assert file.read() == zipped()
