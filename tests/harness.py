@@ -49,8 +49,9 @@ def free_port() -> int:
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment without the caller's own WINDLASS_* settings, then `extra` on top."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("WINDLASS_")}
+    """The environment without the caller's own settings of Windlass, then `extra` on top."""
+    ours = ("WINDLASS_", "REDIS_URL", "BLOOM_STATE_NAMESPACE")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
     return kept | {"PYTHONUNBUFFERED": "1"} | dict(extra or {})
 
 

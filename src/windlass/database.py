@@ -4,6 +4,10 @@ Steps that write are functions of a connection. One thread runs them; those that
 on its way share the next one, each behind a savepoint of its own, so that many small writes cost one fsync.
 A step has to bear being run again: where the database refuses a commit that several share, each gets one of
 its own.
+
+A database beyond the network may fall silent in the middle of a query. It has `patience` seconds for each
+answer; then the connection is given up, whoever waits is told that the database is away, and the next one
+connects anew.
 """
 
 from __future__ import annotations
@@ -11,14 +15,17 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Generic, TypeVar
+from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as NoConnection
 
 from windlass.errors import (
     StartError,
@@ -33,9 +40,13 @@ R = TypeVar("R")
 
 Step = Callable[[Connection], R]
 
+PATIENCE = 10.0
+"""Seconds."""
 _READERS = 4
 _MOST = 100
 """Steps that share a commit at most."""
+_AWAY = {"25006", "42501", "42P01", "42703"}
+"""SQLSTATEs that say that what was there at the start is not: leave to write, a table, a column."""
 
 
 class _Call(Generic[R]):
@@ -43,6 +54,7 @@ class _Call(Generic[R]):
 
     def __init__(self, step: Step[R]) -> None:
         self._step = step
+        self.began = time.monotonic()
         self.future: Future[R] = Future()
         self._result: R | None = None
         self._error: WindlassError | None = None
@@ -71,15 +83,24 @@ class Database:
     """The tables of one part of an installation. Every method may raise StoreUnavailable."""
 
     def __init__(
-        self, url: str, migrate: Callable[[Connection], None], *, owner: str, synchronous: str = "full"
+        self,
+        url: str,
+        migrate: Callable[[Connection], object],
+        *,
+        owner: str,
+        synchronous: str = "full",
+        patience: float = PATIENCE,
+        read_only: bool = False,
     ) -> None:
         """Open `url` and have `migrate` make or update its tables. Raises StartError; blocks.
 
-        `owner` is the part that it is called by when something is wrong with it. `synchronous` is SQLite's.
+        `owner` is the part that it is called by when something is wrong with it. `synchronous` is SQLite's,
+        `patience` is for all others. With `read_only` nothing in it can be changed, nor is it made.
         """
         self._name = f"{owner}'s database"
+        self._patience = float("inf") if url.startswith("sqlite") else patience
         try:
-            self._writer, self._reader = _engines(url, synchronous)
+            self._writer, self._reader = _engines(url, synchronous, patience, read_only=read_only)
         except (SQLAlchemyError, ImportError, ValueError) as error:  # no URL, or of no driver that is here
             raise self._cannot_open(url, error) from error
         self._writing = ThreadPoolExecutor(1, f"windlass-{owner}-writer")
@@ -97,21 +118,30 @@ class Database:
             self.close()
             raise
 
+    @property
+    def dialect(self) -> str:
+        """The database's name in SQLAlchemy: sqlite, postgresql, …"""
+        return self._reader.dialect.name
+
     async def write(self, step: Step[R]) -> R:
         """Run a step that writes; it is on disk when this returns. What the step raises, nothing came of."""
-        call = _Call(step)
-        with self._lock:
-            if self._closed:
-                raise StoreClosed
-            self._calls.append(call)
-            self._writing.submit(self._drain)
-        return await asyncio.wrap_future(call.future)
+        return await asyncio.wrap_future(self._begin(step))
+
+    def change(self, step: Step[R]) -> R:
+        """`write` for those who may block."""
+        return self._begin(step).result()
 
     async def read(self, step: Step[R]) -> R:
         """Run a step that only reads, beside the writer."""
         if self._closed:
             raise StoreClosed
-        return await asyncio.get_running_loop().run_in_executor(self._reading, self.look, step)
+        began = time.monotonic()
+
+        def look() -> R:
+            self._be_patient(began)
+            return self.look(step)
+
+        return await asyncio.get_running_loop().run_in_executor(self._reading, look)
 
     def look(self, step: Step[R]) -> R:
         """`read` for those who may block."""
@@ -131,6 +161,15 @@ class Database:
             self._reader.dispose()  # before the writer, whose connection is the one that tidies SQLite's log
         self._writer.dispose()
 
+    def _begin(self, step: Step[R]) -> Future[R]:
+        call = _Call(step)
+        with self._lock:
+            if self._closed:
+                raise StoreClosed
+            self._calls.append(call)
+            self._writing.submit(self._drain)
+        return call.future
+
     def _drain(self) -> None:
         with self._lock:
             taken = [self._calls.popleft() for _ in range(min(len(self._calls), _MOST))]
@@ -138,8 +177,15 @@ class Database:
         if calls:
             self._commit(calls)
 
+    def _be_patient(self, began: float) -> None:
+        """Refuse what has waited so long for its turn that whoever asked should know."""
+        if time.monotonic() - began > self._patience:
+            raise StoreUnavailable(f"The {self._name} does not keep up, or is away.", retry_after=1)
+
     def _commit(self, calls: list[_Call[Any]]) -> None:
         try:
+            for call in calls:
+                self._be_patient(call.began)
             with self._writer.begin() as connection:
                 for call in calls:
                     call.attempt(connection)
@@ -155,7 +201,12 @@ class Database:
 
     def _told(self, error: Exception) -> Exception:
         """What whoever asked is told of an error: whether the database cannot, or we have asked nonsense."""
-        if not isinstance(error, OperationalError) and type(error) is not DatabaseError:
+        if isinstance(error, NoConnection):
+            return StoreUnavailable(f"The {self._name} does not keep up, or is away.", retry_after=1)
+        if not isinstance(error, DatabaseError):
+            return error
+        gone = getattr(error.orig, "sqlstate", None) in _AWAY
+        if not (gone or isinstance(error, OperationalError) or type(error) is DatabaseError):
             return error
         reason = str(error.orig)
         if "disk is full" in reason or "No space left" in reason:
@@ -177,32 +228,85 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def _engines(url: str, synchronous: str) -> tuple[Engine, Engine]:
+def _engines(url: str, synchronous: str, patience: float, *, read_only: bool) -> tuple[Engine, Engine]:
     """An engine to write with and one to read with; one and the same where the database lets both be."""
     where = make_url(url)
     if where.drivername in ("postgres", "postgresql"):
         where = where.set(drivername="postgresql+psycopg")
     if not where.drivername.startswith("sqlite"):
-        # One that hangs is one that is away.
-        patience = {"connect_timeout": 5} if where.drivername == "postgresql+psycopg" else {}
-        engine = create_engine(where, pool_size=_READERS + 1, pool_pre_ping=True, connect_args=patience)
+        engine = create_engine(where, pool_size=_READERS + 1, pool_pre_ping=True, pool_timeout=patience)
+        if where.drivername == "postgresql+psycopg":
+            _be_patient(engine, patience, read_only=read_only)
         return engine, engine
+    if read_only:
+        path = f"file:{quote(where.database or '')}?mode=ro"
+
+        def connect() -> sqlite3.Connection:
+            return sqlite3.connect(path, uri=True, check_same_thread=False)
+
+        reader = create_engine(url, pool_size=_READERS + 1, creator=connect)
+        _prepare(reader, "BEGIN", ["busy_timeout = 5000", "query_only = ON"])
+        return reader, reader
     writer = create_engine(url, pool_size=1, max_overflow=0)
     reader = create_engine(url, pool_size=_READERS, max_overflow=0)
-    for engine, begin in ((writer, "BEGIN IMMEDIATE"), (reader, "BEGIN")):
-        _prepare(engine, begin, synchronous, read_only=engine is reader)
+    pragmas = ["busy_timeout = 5000", "journal_mode = WAL", f"synchronous = {synchronous}"]
+    _prepare(writer, "BEGIN IMMEDIATE", pragmas)
+    _prepare(reader, "BEGIN", [*pragmas, "query_only = ON"])
     return writer, reader
 
 
-def _prepare(engine: Engine, begin: str, synchronous: str, *, read_only: bool) -> None:
+def _be_patient(engine: Engine, patience: float, *, read_only: bool) -> None:
+    """Have PostgreSQL end what takes too long, and end a connection ourselves that does not answer at all.
+
+    The latter is for a server process that is stopped, or a network that swallows packets: TCP's own
+    keep-alives do not see the first, as the kernel answers them.
+    """
+    import psycopg  # half of a start with SQLite, which does without
+
+    class Patient(psycopg.Connection[Any]):
+        def wait(self, gen: Generator[Any, Any, R], *arguments: Any, **options: Any) -> R:
+            return super().wait(self._limited(gen), *arguments, **options)
+
+        def _limited(self, gen: Generator[Any, Any, R]) -> Generator[Any, Any, R]:
+            """`gen`, which is told every tenth of a second that nothing has come."""
+            deadline = time.monotonic() + 1.2 * patience  # first the server's own, which says why
+            try:
+                wanted = next(gen)
+                while True:
+                    ready = yield wanted
+                    if ready:
+                        deadline = time.monotonic() + 1.2 * patience
+                    elif time.monotonic() > deadline:
+                        self.pgconn.finish()
+                        raise psycopg.OperationalError(f"no answer for {1.2 * patience:g} s")
+                    wanted = gen.send(ready)
+            except StopIteration as end:
+                return end.value  # type: ignore[no-any-return]
+
+    limits = {
+        "statement_timeout": patience,
+        "lock_timeout": patience / 2,
+        "idle_in_transaction_session_timeout": 6 * patience,  # when it is we who are stopped
+    }
+    settings = [f"SET {name} = {max(1, round(1000 * seconds))}" for name, seconds in limits.items()]
+    if read_only:
+        settings.append("SET default_transaction_read_only = on")
+
+    @event.listens_for(engine, "do_connect")
+    def connect(_: object, __: object, arguments: Any, options: dict[str, Any]) -> Any:
+        options.setdefault("connect_timeout", max(2, round(patience / 2)))
+        connection = Patient.connect(*arguments, **options)
+        connection.execute("; ".join(settings))  # by hand, as poolers take none at the start
+        connection.commit()
+        return connection
+
+
+def _prepare(engine: Engine, begin: str, pragmas: list[str]) -> None:
     """Have SQLite begin transactions when we say so, and wait for the disk."""
 
     @event.listens_for(engine, "connect")
     def connected(connection: sqlite3.Connection, _: object) -> None:
         connection.isolation_level = None  # Python's own begins too late for a read to be part of it
-        pragmas = ["busy_timeout = 5000", "journal_mode = WAL", f"synchronous = {synchronous}"]
-        if read_only:
-            pragmas.append("query_only = ON")
         for pragma in pragmas:
             connection.execute(f"PRAGMA {pragma}")
 

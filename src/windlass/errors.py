@@ -17,6 +17,8 @@ class WindlassError(Exception):
         super().__init__(detail or self.title())
         self.field = field
         self.retry_after = retry_after
+        self.members: dict[str, str | int] = {}
+        """What the problem document says besides."""
 
     @classmethod
     def title(cls) -> str:
@@ -106,6 +108,12 @@ class Forbidden(WindlassError):
     status = 403
 
 
+class CatalogueReadOnly(Forbidden):
+    """The products of this server can only be read."""
+
+    code = "catalogue_read_only"
+
+
 class ForeignOrigin(Forbidden):
     """A web page of another origin may not use this server."""
 
@@ -162,6 +170,17 @@ class SubmissionNotFound(NotFound):
     """There is no such submission."""
 
     code = "submission_not_found"
+
+
+class ProductNotFound(NotFound):
+    """There is no such product."""
+
+    code = "product_not_found"
+
+    def __init__(self, source: str) -> None:
+        """`source`: who knew, as the guard calls them."""
+        super().__init__()
+        self.members["source"] = source
 
 
 class MethodNotAllowed(WindlassError):
@@ -304,6 +323,12 @@ class FilterStateRefused(StartError):
     """The stored state of the filter cannot be used."""
 
     code = "filter_state_refused"
+
+
+class PositionUnknown(StartError):
+    """The record of keys does not reach back to this position."""
+
+    code = "position_unknown"
 
 
 class RegistrationRefused(StartError):

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -23,7 +23,9 @@ DEFAULT_FILE = "windlass.toml"
 class Settings(BaseSettings):
     """How one server process runs. Frozen: read at the start, never changed."""
 
-    model_config = SettingsConfigDict(env_prefix="WINDLASS_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="WINDLASS_", frozen=True, extra="ignore", populate_by_name=True
+    )
 
     host: str = Field("127.0.0.1", description="Address to listen on. Another than loopback needs API keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
@@ -48,6 +50,61 @@ class Settings(BaseSettings):
         2_592_000, gt=0, description="Seconds that a job which has failed is kept, with what it was."
     )
     drain_timeout: float = Field(10, ge=0, description="Seconds that a stop waits for requests under way.")
+    database: str | None = Field(
+        None, description="URL of the products' database. Unset: SQLite, in the data directory."
+    )
+    redis: str | None = Field(
+        None,
+        validation_alias=AliasChoices("WINDLASS_REDIS", "REDIS_URL"),
+        description="URL of the Redis that servers of one database share. Also read from `REDIS_URL`.",
+    )
+    bloom_state_namespace: str | None = Field(
+        None,
+        validation_alias=AliasChoices("WINDLASS_BLOOM_STATE_NAMESPACE", "BLOOM_STATE_NAMESPACE"),
+        description="The filter's state in Redis is under `bloom:state:` and this, not under `bloom:filter`."
+        " Also read from `BLOOM_STATE_NAMESPACE`.",
+    )
+    products_file: Path | None = Field(
+        None,
+        description="Initial ids of products, one a line. Unset: `products.txt` in the data directory, where"
+        " there is one.",
+    )
+    products_table: str | None = Field(
+        None, min_length=1, description="An existing table of products. Unset: Windlass makes its own."
+    )
+    products_key: str = Field("product_id", min_length=1, description="That table's column of ids.")
+    products_name: str = Field("name", description="That table's column of names; empty: it has none.")
+    products_price: str = Field("price", description="That table's column of prices; empty: it has none.")
+    products_trigger: bool = Field(
+        False, description="The trigger that tells of writes may be installed on that table."
+    )
+    products_read_only: bool = Field(False, description="Products can be looked at, and not be changed.")
+    products_writes: Literal["here", "elsewhere"] = Field(
+        "here", description="elsewhere: others than Windlass write the products' table, too."
+    )
+    max_lag_seconds: float = Field(
+        1,
+        gt=0,
+        le=3600,
+        description="Seconds that writes elsewhere may be unknown here until the database is asked for all.",
+    )
+    bloom_expected_items: int = Field(
+        1_000_000, ge=1, le=1_000_000_000, description="Products that the filter is made for."
+    )
+    bloom_false_positive_rate: float = Field(
+        0.01, gt=0, le=0.5, description="The part of absent ids that the filter may let pass."
+    )
+    cache_bytes: int = Field(67_108_864, ge=0, description="Memory for products that were looked up.")
+    negative_cache_bytes: int = Field(
+        8_388_608, ge=0, description="Memory for absent ids that the filter let pass."
+    )
+    negative_cache_seconds: float = Field(60, gt=0, le=86_400, description="Seconds that those are kept.")
+
+    @property
+    def bloom_state_key(self) -> str:
+        """The filter's key in Redis."""
+        namespace = self.bloom_state_namespace
+        return f"bloom:state:{namespace}" if namespace else "bloom:filter"
 
     @classmethod
     def settings_customise_sources(

@@ -1,4 +1,4 @@
-"""The store contract's fixtures: every backend, one after the other."""
+"""The store contract's fixtures: every backend, one after the other; and servers for the catalogue's."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from tests.contract.bench import Bench, Opener
+from tests.postgresql import PostgreSQL
+from tests.redis_server import RedisServer
 from windlass.clock import ManualClock
 from windlass.store import Store, open_store
 
@@ -18,6 +20,20 @@ def open_sqlite(directory: Path, clock: ManualClock) -> Store:
 
 
 BACKENDS: dict[str, Opener] = {"sqlite": open_sqlite}
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    server = PostgreSQL()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="session")
+def redis_server() -> Iterator[RedisServer]:
+    server = RedisServer()
+    yield server
+    server.close()
 
 
 @pytest.fixture(params=sorted(BACKENDS))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from windlass.catalogue.products import Products
 from windlass.catalogue.service import DATABASE, Catalogue
 from windlass.database import sqlite_url
 from windlass.errors import ProductExists, StartError, StoreUnavailable
-from windlass.guard.bloom import BloomFilter
 from windlass.guard.guard import Answer
 
 run = asyncio.run
@@ -64,15 +63,12 @@ def products(url: str) -> Iterator[Products]:
     opened.close()
 
 
-def build(ids: Iterable[str]) -> BloomFilter:
-    bloom = BloomFilter(b"s" * 16, expected_items=10_000)
-    bloom.update(ids)
-    return bloom
+SECRET = b"s" * 16
 
 
 @pytest.fixture
 def catalogue(url: str, tmp_path: Path) -> Iterator[Catalogue]:
-    opened = Catalogue.open(tmp_path, build, url=url, synchronous="off")
+    opened = Catalogue.open(tmp_path, SECRET, url=url, synchronous="off", interval=1e6)
     yield opened
     opened.close()
 
@@ -222,7 +218,7 @@ def test_the_filter_holds_what_was_there_at_the_start(catalogue: Catalogue, url:
     """Planted defect: an empty filter at the start: every product is denied."""
     run(catalogue.put(some(*ODD_IDS)))
     catalogue.close()
-    again = Catalogue.open(tmp_path, build, url=url)
+    again = Catalogue.open(tmp_path, SECRET, url=url)
     for each in some(*ODD_IDS):
         assert run(again.get(each.product_id)).value == each
     again.close()
@@ -232,12 +228,8 @@ def test_the_filter_holds_what_was_there_at_the_start(catalogue: Catalogue, url:
 def test_what_cannot_be_an_id_is_absent_whatever_the_filter_says(
     url: str, tmp_path: Path, impossible: str
 ) -> None:
-    def passing(ids: Iterable[str]) -> BloomFilter:
-        bloom = build(ids)
-        bloom.add(impossible)
-        return bloom
-
-    opened = Catalogue.open(tmp_path, passing, url=url)
+    opened = Catalogue.open(tmp_path, SECRET, url=url)
+    opened.guard.filter.add(impossible)
     assert run(opened.get(impossible)).value is None
     assert run(opened.delete(impossible)) is False
     opened.close()
@@ -249,7 +241,7 @@ def test_what_cannot_be_an_id_is_absent_whatever_the_filter_says(
 def test_a_database_that_is_away_is_a_503_and_no_404(postgresql: PostgreSQL, tmp_path: Path) -> None:
     """Planted defect: an error is taken for absence. What is in memory is answered meanwhile."""
     url = postgresql.database()
-    catalogue = Catalogue.open(tmp_path, build, url=url)
+    catalogue = Catalogue.open(tmp_path, SECRET, url=url)
     run(catalogue.put(some("a", "b")))
     run(catalogue.get("a"))
     postgresql.stop()
@@ -259,7 +251,7 @@ def test_a_database_that_is_away_is_a_503_and_no_404(postgresql: PostgreSQL, tmp
         with pytest.raises(StoreUnavailable):
             run(catalogue.put(some("c")))
         with pytest.raises(StartError, match="catalogue's database"):
-            Catalogue.open(tmp_path, build, url=url)
+            Catalogue.open(tmp_path, SECRET, url=url)
         assert run(catalogue.get("a")) == Answer(some("a")[0], "cache")
         assert run(catalogue.get("absent")) == Answer(None, "bloom_filter")
     finally:

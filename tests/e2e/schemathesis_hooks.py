@@ -40,7 +40,7 @@ def before_call(_context: Any, case: Any, **_: Any) -> None:
         case.path_parameters = {name: known[name] for name in case.path_parameters}
 
 
-@schemathesis.serializer("application/zip")
+@schemathesis.serializer("application/zip", "application/x-ndjson", "text/csv")
 def _as_it_is(_context: Any, value: Any) -> Any:
     return value if isinstance(value, bytes) else str(value).encode()
 
@@ -53,7 +53,7 @@ def _waits(value: Any) -> bool:
 
 
 def prepare(url: str) -> dict[str, str]:
-    """A queue `orders` with one message that is ready and one that is leased; their id and receipt."""
+    """A queue `orders` with one message that is ready and one that is leased, and a product; their ids."""
     with httpx.Client(base_url=url) as client:
         client.post("/queues", json={"name": "orders"})
         client.patch("/queues/orders", json=_PLAIN)
@@ -62,7 +62,15 @@ def prepare(url: str) -> dict[str, str]:
         client.post("/queues/orders/messages", json={"messages": [{"content": 1}, {"content": 2}]})
         leased = client.get("/queues/orders/messages?lease=60").json()
         ready = client.get("/queues/orders/peek").json()["messages"][0]
-    known = {"name": "orders", "receipt": leased["receipt"], "message_id": ready["id"]}
+        product = {"product_id": "rope-30", "name": "Rope, 30 m", "price": 19.9}
+        client.delete("/products/rope-30")
+        client.post("/products", json=product).raise_for_status()
+    known = {
+        "name": "orders",
+        "receipt": leased["receipt"],
+        "message_id": ready["id"],
+        "product_id": product["product_id"],
+    }
     return known | court(url)
 
 

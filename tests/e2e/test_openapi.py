@@ -18,7 +18,15 @@ from starlette.routing import Route
 from tests.e2e.schemathesis_hooks import REGISTRATION_TOKEN, prepare
 from tests.harness import ServerProcess, clean_environment
 from windlass import settings
-from windlass.server import job_api, judge_api, queue_admin, runner_api, status_api
+from windlass.server import (
+    catalogue_api,
+    job_api,
+    judge_api,
+    metrics_api,
+    queue_admin,
+    runner_api,
+    status_api,
+)
 from windlass.server.app import Windlass
 
 SEED = int(os.environ.get("WINDLASS_SEED", "20261121"))
@@ -31,9 +39,12 @@ OUT_OF_REACH = {
     "DELETE /jobs/{job_id}",
     "PUT /problems/{problem_id}",
     "POST /problems",
+    "POST /products",
+    "POST /products:import",
+    "PUT /products/{product_id}",
 }
 """What they need no schema can say: a registration token, a lease, a signature, a job that nobody
-has cancelled, data that fits."""
+has cancelled, data that fits, a price of six decimal places (`multipleOf` is for floats in many tools)."""
 HIDDEN = {"/docs", "/docs/{name}", "/openapi.json"}
 
 
@@ -105,20 +116,23 @@ def test_the_document_names_the_routes_that_are_served_and_no_others(
     app.open()
     routers = (
         queue_admin.router(app.queues),
-        status_api.router(app.queues),
+        status_api.router(app.queues, app.catalogue),
+        metrics_api.router(app.catalogue),
+        catalogue_api.router(app.catalogue),
         judge_api.router(app.judge, lambda _: False, app.dispatch.views.watch),
         job_api.router(app.dispatch),
         runner_api.router(app.dispatch, nothing),
         app.api,
     )
     served = {
-        (route.path, method)
+        (route.path_format, method)
         for router in routers
         for route in router.routes
         if isinstance(route, Route) and route.path not in HIDDEN
         for method in route.methods or ()
     }
     served |= {(path, method) for method, path in app.lane.routes()}
+    app.catalogue.close()
     app.store.close()
     described = {
         (path, method.upper()) for path, operations in document["paths"].items() for method in operations
@@ -146,6 +160,8 @@ def test_its_examples_are_valid_and_really_accepted(server: ServerProcess, docum
                 url = url.replace(f"{{{name}}}", value)
             if url == "/queues":
                 httpx.delete(f"{server.url}/queues/{example['name']}")
+            if url == "/products":
+                httpx.delete(f"{server.url}/products/{example['product_id']}")
             answer = httpx.request(method.upper(), server.url + url, json=example)
             assert answer.is_success, f"{method} {path} with {example}: {answer.text}"
 

@@ -2,57 +2,109 @@
 
 from __future__ import annotations
 
+import math
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from windlass.catalogue.product import Product, may_be_an_id
+from windlass.catalogue.existing import Existing
+from windlass.catalogue.follower import Follower
+from windlass.catalogue.keeping import Keeper, Kept
+from windlass.catalogue.product import Product
 from windlass.catalogue.products import Products
+from windlass.catalogue.record import Position, Record
 from windlass.database import sqlite_url
-from windlass.guard.guard import Answer, Filter, Guard, Limits
+from windlass.errors import StartError
+from windlass.guard.guard import Answer, Guard, Limits
+from windlass.guard.saved import OnDisk, Storage
 
 DATABASE = "catalogue.db"
+FILTER = "catalogue.filter"
 _PRODUCT = 200
 """Bytes of a product in memory beside its id and name."""
 
 
 class Catalogue:
-    """Products, looked up through a guard and written past it; this process is the only one that writes."""
+    """Products, looked up through a guard and written past it.
 
-    def __init__(
-        self,
-        products: Products,
-        filter: Filter,  # noqa: A002
-        *,
-        limits: Limits | None = None,
-    ) -> None:
-        """`filter` holds every id that there is."""
-        self._products = products
-        self.guard: Guard[Product] = Guard(filter, products.get, weigh=_weight, limits=limits)
+    This process is the only one that writes, unless a follower hears of the others.
+    """
+
+    def __init__(self, products: Products, keeper: Keeper, *, limits: Limits | None = None) -> None:
+        """`keeper` has the filter of all ids that there are; it is started here, and closed with this."""
+        self.follower: Follower | None = None
+        self.products = products
+        self.keeper = keeper
+        self.guard: Guard[Product] = Guard(keeper.filter, products.get, weigh=_weight, limits=limits)
+        keeper.start(self.guard)
 
     @classmethod
     def open(
         cls,
         data_dir: Path,
-        build: Callable[[Iterable[str]], Filter],
+        secret: bytes,
         *,
         url: str | None = None,
+        table: Existing | None = None,
+        read_only: bool = False,
+        max_lag_seconds: float | None = None,
         synchronous: str = "full",
+        storage: Storage | None = None,
+        limits: Limits | None = None,
+        **filter: Any,  # noqa: A002
     ) -> Catalogue:
         """The catalogue of a data directory, or of the database at `url`. Raises StartError; blocks.
 
-        `build` makes a filter of all ids, which come one after the other.
+        Its filter, made under the installation's `secret`, is kept in `storage`, or in the data directory;
+        `filter` are further arguments of `Keeper`. Where others than Windlass write the table,
+        `max_lag_seconds` says how long their writes may be unknown here.
         """
-        products = Products(url or sqlite_url(data_dir / DATABASE), synchronous=synchronous)
+        url = url or sqlite_url(data_dir / DATABASE)
+        products = Products(url, table=table, read_only=read_only, synchronous=synchronous)
         try:
-            return cls(products, build(products.ids()))
+            record = None if max_lag_seconds is None else _kept(products.record)
+            storage = storage or OnDisk(data_dir / FILTER)
+            keeper = Keeper(products, products.record, storage, secret, trim=not read_only, **filter)
         except BaseException:
             products.close()
             raise
+        catalogue = cls(products, keeper, limits=limits)
+        if record is not None and max_lag_seconds is not None:
+            catalogue._follow(record, max_lag_seconds)
+        return catalogue
+
+    def _follow(self, record: Record, max_lag_seconds: float) -> None:
+        def rebuild() -> Position:
+            position = record.position()
+            self.keeper.make_anew()
+            self.guard.forget()
+            return position
+
+        trim = not self.products.read_only
+        self.follower = Follower(record, self.guard, rebuild, max_lag_seconds=max_lag_seconds, trim=trim)
+        self.guard.peers = self.follower
+        self.follower.start(self.keeper.position)
 
     def close(self) -> None:
-        """Finish what is under way in the database, then refuse everything. Blocks."""
-        self._products.close()
+        """Save the filter, finish what is under way in the database, then refuse everything. Blocks."""
+        if self.follower is not None:
+            self.follower.stop()
+        self.keeper.close()
+        self.products.close()
+
+    def stats(self) -> Kept:
+        """The filter's figures."""
+        return self.keeper.stats()
+
+    async def rebuild(self) -> None:
+        """Make the filter anew while it is in use; see `Keeper.rebuild`."""
+        await self.keeper.rebuild()
+
+    def lag(self) -> float | None:
+        """Seconds since when writes of others may be unknown here; None without others, and before a read."""
+        lag = math.inf if self.follower is None else self.follower.lag()
+        return lag if math.isfinite(lag) else None
 
     async def get(self, product_id: str) -> Answer[Product]:
         """What there is, and who knew. Raises StoreUnavailable."""
@@ -60,22 +112,45 @@ class Catalogue:
 
     async def insert(self, product: Product) -> None:
         """Add a new product; whoever asks from now on finds it. Raises ProductExists, StoreUnavailable."""
-        await self.guard.write([product.product_id], lambda: self._products.insert(product), adding=True)
+        self.products.check_writable()  # before a stranger's id is in the filter
+        await self.guard.write([product.product_id], lambda: self.products.insert(product), adding=True)
 
     async def put(self, several: Sequence[Product]) -> int:
         """Write these whether they are there or not, all or none; how many are new."""
+        self.products.check_writable()
         ids = [product.product_id for product in several]
-        return await self.guard.write(ids, lambda: self._products.put(several), adding=True)
+        return await self.guard.write(ids, lambda: self.products.put(several), adding=True)
+
+    async def add(self, ids: Sequence[str]) -> int:
+        """Add a product for each id that is not there, with no more than that; how many were new."""
+        self.products.check_writable()
+        return await self.guard.write(ids, lambda: self.products.add(ids), adding=True)
 
     async def delete(self, product_id: str) -> bool:
         """Take one away; whether it was there. What cannot be there costs no transaction."""
-        if product_id not in self.guard.filter or not may_be_an_id(product_id):
+        self.products.check_writable()
+        if self.guard.peers.current() and product_id not in self.guard.filter:
             return False
-        return await self.guard.write([product_id], lambda: self._products.delete(product_id), adding=False)
+        was_there = await self.guard.write(
+            [product_id], lambda: self.products.delete(product_id), adding=False
+        )
+        if was_there:
+            self.keeper.deleted()
+        return was_there
 
     async def page(self, after: str = "", limit: int = 100) -> Sequence[Product]:
         """Up to `limit` products whose ids come after `after`, in the order of their UTF-8."""
-        return await self._products.page(after, limit)
+        return await self.products.page(after, limit)
+
+
+def _kept(record: Record | None) -> Record:
+    if record is None:
+        raise StartError(
+            "To follow what others write, Windlass needs the trigger on the products' table. Have the table's"
+            " owner run what `windlass products trigger` prints, and give us leave to read windlass_keys; or"
+            " let Windlass install it: products_trigger."
+        )
+    return record
 
 
 def _weight(product: Product) -> int:

@@ -1,31 +1,30 @@
-"""The catalogue's table, in whatever database SQLAlchemy reaches."""
+"""The catalogue's tables, in whatever database SQLAlchemy reaches."""
 
 from __future__ import annotations
 
-from decimal import Decimal
+from dataclasses import dataclass
+from typing import Any
 
-from sqlalchemy import Column, Connection, Dialect, MetaData, Numeric, Table, Text
-from sqlalchemy.types import TypeDecorator, TypeEngine
+from sqlalchemy import Column, Connection, MetaData, Table, Text, func, select
 
-from windlass.catalogue.product import DIGITS, PLACES, price_text
+from windlass.catalogue.keys import Kind, TextKeys
+from windlass.catalogue.prices import Price
+from windlass.catalogue.product import MAX_ID_BYTES
+from windlass.catalogue.trigger import DIALECTS, Watched, install, located
 
 metadata = MetaData()
+_LOCK = 0x57494E44  # "WIND", of advisory locks
 
 
-class Price(TypeDecorator[Decimal]):
-    """An exact decimal number. SQLite has none, and would make a float of it: there it is text."""
+@dataclass(frozen=True)
+class Columns:
+    """A table of products: its columns, and what its keys are. Without name or price it is only read."""
 
-    impl = Numeric(DIGITS, PLACES)
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Decimal]:
-        return dialect.type_descriptor(Text() if dialect.name == "sqlite" else self.impl_instance)
-
-    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> object:
-        return price_text(value) if value is not None and dialect.name == "sqlite" else value
-
-    def process_result_value(self, value: object, dialect: Dialect) -> Decimal | None:  # noqa: ARG002
-        return None if value is None else Decimal(price_text(Decimal(str(value))))
+    table: Table
+    key: Column[Any]
+    kind: Kind
+    name: Column[Any] | None
+    price: Column[Any] | None
 
 
 products = Table(
@@ -37,7 +36,31 @@ products = Table(
     Column("price", Price, nullable=False),
 )
 
+OWN = Columns(
+    products,
+    key=products.c.product_id,
+    kind=TextKeys(MAX_ID_BYTES),
+    name=products.c.name,
+    price=products.c.price,
+)
 
-def migrate(connection: Connection) -> None:
-    """Make the table where there is none; one that is there is taken as it is."""
+loaded = Table(
+    "windlass_loaded",
+    metadata,
+    # Of a file of initial ids that are all there, or were.
+    Column("sha256", Text, primary_key=True),
+)
+
+
+def migrate(connection: Connection) -> Watched | None:
+    """Make the tables where there are none; one that is there is taken as it is.
+
+    Where its record is, which is begun if it can be; None where it cannot.
+    """
+    if connection.dialect.name == "postgresql":  # several servers that start at once
+        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
     metadata.create_all(connection)
+    if connection.dialect.name not in DIALECTS:
+        return None
+    watched = located(connection, Watched(products.name, products.c.product_id.name))
+    return watched if install(connection, watched) is None else None

@@ -13,6 +13,7 @@ from windlass.cli import (
     jobs,
     key,
     problem,
+    products,
     queue,
     receive,
     runner,
@@ -27,7 +28,8 @@ from windlass.cli import (
 
 app = typer.Typer(
     name="windlass",
-    help="A self-hosted work server: durable queues over plain HTTP, jobs for runners, a judge.",
+    help="A self-hosted work server: durable queues over plain HTTP, jobs for runners, a judge,"
+    " products behind a guard.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
@@ -63,6 +65,7 @@ app.add_typer(submission.app, name="submission")
 app.command()(jobs.jobs)
 app.add_typer(job.app, name="job")
 app.command()(runners.runners)
+app.add_typer(products.app, name="products")
 app.command()(torture.torture)
 app.command()(doctor.doctor)
 

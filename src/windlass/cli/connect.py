@@ -128,6 +128,7 @@ _WHERE_TO_LOOK = {
     "problem_not_found": "windlass problem list",
     "submission_not_found": "windlass submission list",
     "job_not_found": "windlass jobs",
+    "product_not_found": "windlass products list",
 }
 
 

@@ -47,6 +47,34 @@ def serve(
     runner_jobs: Annotated[
         int | None, typer.Option(metavar="N", help="Jobs that a runner may hold at once [default: 8].")
     ] = None,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The products' database [default: SQLite in the data directory]. Others on this machine can"
+            " see options: with a password in it, rather set WINDLASS_DATABASE.",
+        ),
+    ] = None,
+    redis: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL", help="The Redis that servers of one database share [default: REDIS_URL]."
+        ),
+    ] = None,
+    products_file: Annotated[
+        Path | None,
+        typer.Option(
+            help="Initial ids of products, one a line [default: products.txt in the data directory]."
+        ),
+    ] = None,
+    products_table: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="An existing table of products [default: Windlass makes its own]."),
+    ] = None,
+    bloom_expected_items: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="Products that the filter is made for [default: 1000000]."),
+    ] = None,
     synchronous: Annotated[str | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run the server until it is told to stop (SIGTERM, Ctrl-C).
@@ -60,6 +88,7 @@ def serve(
     Examples:
       windlass serve --data-dir /var/lib/windlass --port 8000
       WINDLASS_REGISTRATION_TOKEN=$(cat token) windlass serve --host 10.0.0.5
+      windlass serve --database postgresql://shop@db.example/shop --products-file ids.txt
     """
     import os
 
@@ -76,6 +105,11 @@ def serve(
             insecure=insecure,
             registration_token=registration_token,
             runner_jobs=runner_jobs,
+            database=database,
+            redis=redis,
+            products_file=products_file,
+            products_table=products_table,
+            bloom_expected_items=bloom_expected_items,
             synchronous=synchronous,
         )
         logs.configure(wanted.log_format)

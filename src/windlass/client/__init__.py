@@ -10,8 +10,8 @@
             with message:
                 print(message.content)
 
-`AsyncClient` is the same with `await`, for queues; `client.jobs` and `client.judge` are for blocking code
-alone.
+`AsyncClient` is the same with `await`, for queues and `client.products`; `client.jobs` and `client.judge` are
+for blocking code alone.
 Errors are in `windlass.client.errors`, all under `WindlassError`.
 """
 
@@ -21,6 +21,7 @@ from windlass.client.async_queue import AsyncQueue
 from windlass.client.client import Client
 from windlass.client.errors import LeaseLost, WindlassError
 from windlass.client.message import LeasedMessage
+from windlass.client.product_values import Product
 from windlass.client.queue import Queue
 from windlass.client.retry import Retry
 from windlass.client.values import (
@@ -45,6 +46,7 @@ __all__ = [
     "Message",
     "MessageRecord",
     "NewMessage",
+    "Product",
     "Queue",
     "QueueInfo",
     "QueueSettings",

@@ -16,6 +16,7 @@ from windlass.client.async_queue import AsyncQueue
 from windlass.client.call import Answer, Call, Plan
 from windlass.client.errors import WindlassError
 from windlass.client.lease import Leased
+from windlass.client.products import AsyncProducts
 from windlass.client.retry import Attempts, Retry
 from windlass.client.values import QueueInfo, QueueSettings, ServerStatus
 
@@ -66,6 +67,8 @@ class AsyncClient:
         self._clock: Callable[[], float] = time.monotonic
         self.extender = AsyncExtender(self._extend, clock=lambda: self._clock())
         """Keeps the leases of messages under work alive."""
+        self.products = AsyncProducts(self)
+        """Products behind a guard."""
 
     def queue(self, name: str) -> AsyncQueue:
         """The queue of this name. Asks nothing of the server yet."""

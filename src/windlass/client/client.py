@@ -15,6 +15,7 @@ from windlass.client.errors import AnswerLost, WindlassError, from_answer
 from windlass.client.events import ServerEvent, read_events
 from windlass.client.extender import Extender
 from windlass.client.lease import Leased
+from windlass.client.products import Products
 from windlass.client.queue import Queue
 from windlass.client.retry import Attempts, Retry
 from windlass.client.values import QueueInfo, QueueSettings, ServerStatus
@@ -72,6 +73,8 @@ class Client:
         """Commands for runners."""
         self.judge = Judge(self)
         """Problems and submissions."""
+        self.products = Products(self)
+        """Products behind a guard."""
 
     def queue(self, name: str) -> Queue:
         """The queue of this name. Asks nothing of the server yet."""

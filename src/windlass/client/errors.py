@@ -12,8 +12,8 @@ WindlassError
     InvalidRequest          400, 422    TooLarge 413, IdempotencyKeyReused
     Unauthenticated         401
     Forbidden               403
-    NotFound                404         QueueNotFound, MessageNotFound, ReceiptUnknown
-    Conflict                409         QueueExists, QueueInUse, MessageLeased, LeaseLost
+    NotFound                404         QueueNotFound, MessageNotFound, ReceiptUnknown, ProductNotFound
+    Conflict                409         QueueExists, QueueInUse, MessageLeased, LeaseLost, ProductExists
     Gone                    410         ReceiptGone, MessageGone
     TooManyRequests         429         QueueFull, IdempotencyFull
     ServerFailed            5xx         StoreUnavailable
@@ -42,6 +42,9 @@ class WindlassError(Exception):
 
     sent: Sequence[Sent] = ()
     """After `send_many`: the messages that are safely in the queue all the same, in order."""
+
+    written: int = 0
+    """After an import of products: how many are there all the same, from the first on."""
 
 
 class NotSent(WindlassError, ValueError):
@@ -81,8 +84,12 @@ class Problem(WindlassError):
 
     `status`: the HTTP status. `code`: a stable word for the reason, such as `queue_full`. `detail`: a
     sentence for people. `field`: the part of the request that is wrong, or None. `retry_after`: seconds
-    after which the server thinks another try may succeed, or None.
+    after which the server thinks another try may succeed, or None. `line`: the line of an import that is
+    wrong, from 1. `source`: who knew that a product is not there.
     """
+
+    line: int | None = None
+    source: str | None = None
 
     def __init__(
         self,
@@ -137,6 +144,10 @@ class ReceiptUnknown(NotFound):
     """This receipt was never issued."""
 
 
+class ProductNotFound(NotFound):
+    """There is no product with this id."""
+
+
 class Conflict(Problem):
     """The request does not fit the present state."""
 
@@ -147,6 +158,10 @@ class QueueExists(Conflict):
 
 class QueueInUse(Conflict):
     """The queue is the dead-letter queue of another one."""
+
+
+class ProductExists(Conflict):
+    """There is a product with this id."""
 
 
 class MessageLeased(Conflict):
@@ -195,6 +210,8 @@ _BY_CODE: Mapping[str, type[Problem]] = {
     "queue_not_found": QueueNotFound,
     "message_not_found": MessageNotFound,
     "receipt_unknown": ReceiptUnknown,
+    "product_not_found": ProductNotFound,
+    "product_exists": ProductExists,
     "queue_exists": QueueExists,
     "queue_in_use": QueueInUse,
     "message_leased": MessageLeased,
@@ -237,13 +254,18 @@ def from_answer(status: int, headers: Mapping[str, str], body: bytes) -> Windlas
         return BadAnswer(f"HTTP {status} without a problem document; is this a Windlass server?")
     detail = str(document.get("detail") or document.get("title") or f"HTTP {status}")
     field = document.get("field")
-    return kind(
+    problem = kind(
         status,
         code or f"http_{status}",
         detail,
         field=str(field) if field is not None else None,
         retry_after=_seconds(headers.get("retry-after")),
     )
+    line, source, written = (document.get(name) for name in ("line", "source", "written"))
+    problem.line = line if isinstance(line, int) else None
+    problem.source = source if isinstance(source, str) else None
+    problem.written = written if isinstance(written, int) else 0
+    return problem
 
 
 def _problem_document(body: bytes) -> Mapping[str, object]:

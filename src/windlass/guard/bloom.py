@@ -161,6 +161,11 @@ class BloomFilter:
                 new += self._items() - before
         return new
 
+    @property
+    def items(self) -> int:
+        """Keys that were new as far as the filter could tell."""
+        return self._items()
+
     def stats(self) -> Stats:
         layers = self._layers
         bits = sum(layer.size for layer in layers)

@@ -300,6 +300,10 @@ class Guard(Generic[V]):
             self.filter = filter
             return set(self._writing)
 
+    def doubt(self) -> float:
+        """Seconds for which a write that has ended, nobody knows how, may still come to pass."""
+        return max(0.0, self._doubt_until - self._monotonic())
+
     async def _write(self, keys: Collection[str], operation: Callable[[], Awaitable[R]], adding: bool) -> R:
         with self._lock:
             self._writing.update(keys)

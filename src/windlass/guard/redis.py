@@ -29,9 +29,12 @@ def connect(url: str, *, timeout: float = TIMEOUT) -> redis.Redis:
     retry = Retry(NoBackoff(), 1, (redis.ConnectionError,))
     options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
     try:
-        return redis.from_url(url, retry=retry, **options)
+        client = redis.from_url(url, retry=retry, **options)
     except ValueError as error:
         raise StartError(f"REDIS_URL is no URL of a Redis: {error}") from None
+    if client.get_encoder().decode_responses:
+        raise StartError("REDIS_URL wants decode_responses, and a filter is no text: leave it out.")
+    return client
 
 
 def _fake(url: str) -> redis.Redis:

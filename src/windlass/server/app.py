@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import re
+import sys
 import threading
 from collections.abc import Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -16,6 +18,9 @@ from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 
 from windlass import __version__
+from windlass.catalogue import initial
+from windlass.catalogue.existing import Existing
+from windlass.catalogue.service import FILTER, Catalogue
 from windlass.clock import Clock, SystemClock
 from windlass.dispatch import Dispatch
 from windlass.dispatch.service import Timing
@@ -25,20 +30,27 @@ from windlass.errors import (
     MethodNotAllowed,
     NotFound,
     RunnerUnknown,
+    StartError,
     StoreClosed,
     Unauthenticated,
     WindlassError,
 )
+from windlass.guard.redis import connect
+from windlass.guard.saved import InRedis, OnDisk, Storage
 from windlass.judge.dispatching import Jobs
 from windlass.judge.jobs import Dispatch as JudgeDispatch
 from windlass.judge.service import Judge
 from windlass.queues import Queues
 from windlass.server import (
+    catalogue_api,
+    catalogue_bodies,
+    catalogue_docs,
     docs_page,
     job_api,
     job_docs,
     judge_api,
     judge_bodies,
+    metrics_api,
     problems,
     queue_admin,
     queue_docs,
@@ -47,7 +59,9 @@ from windlass.server import (
     status_api,
 )
 from windlass.server.auth import STRANGER, Door, Principal
+from windlass.server.bar import Bar
 from windlass.server.body import Reading, check_json
+from windlass.server.catalogue_api import CatalogueApi
 from windlass.server.job_api import JobApi
 from windlass.server.lane import (
     AsgiClient,
@@ -124,6 +138,11 @@ class Windlass:
                 self._jobs(self.dispatch),
                 synchronous=self.settings.synchronous,
             )
+            try:
+                self.catalogue = _catalogue(self.settings, self.store.secret)
+            except BaseException:
+                self.judge.close()
+                raise
         except BaseException:
             self.store.close()
             raise
@@ -134,8 +153,9 @@ class Windlass:
             QueueApi(self.queues).routes,
             RunnerApi(self.dispatch).routes,
             JobApi(self.dispatch).routes,
+            CatalogueApi(self.catalogue).routes,
         )
-        self.api = _ordinary(self.queues, self.dispatch, self.judge)
+        self.api = _ordinary(self.settings, self.queues, self.dispatch, self.judge, self.catalogue)
         self.opened, self._stopping = True, False
 
     async def close(self) -> None:
@@ -146,6 +166,7 @@ class Windlass:
             await self.queues.reaper.stop()
             await self.judge.stop()
             self.judge.close()
+            await asyncio.to_thread(self.catalogue.close)  # it saves its filter
             self.store.close()
             self.opened = False
 
@@ -190,7 +211,7 @@ class Windlass:
             request.body = await self._reading.read(receive)
         try:
             awaited, answer_of = request.begin()
-            answer = answer_of(await awaited)
+            answer = answer_of(None if awaited is None else await awaited)
         except WindlassError:
             raise
         except Exception as error:
@@ -210,7 +231,8 @@ class Windlass:
             receive = self._reading.stream(receive, upload)
         elif scope["method"] in _WITH_BODY:
             body = await self._reading.read(receive)
-            if body.strip() and not runner_api.judges_its_body(scope["method"], path):
+            judged = runner_api.judges_its_body(scope["method"], path) or catalogue_api.judges_its_body(path)
+            if body.strip() and not judged:
                 try:
                     check_json(body)
                 except WindlassError:
@@ -238,7 +260,9 @@ class Windlass:
         if scope["method"] not in _WITH_BODY:
             return None
         content_type = next((value for name, value in scope["headers"] if name == b"content-type"), b"")
-        return judge_api.upload_limit(scope["method"], scope["path"], content_type)
+        return judge_api.upload_limit(
+            scope["method"], scope["path"], content_type
+        ) or catalogue_api.upload_limit(scope["method"], scope["path"])
 
     async def _lifespan(self, receive: ReceiveEvent, send: SendEvent) -> None:
         await receive()
@@ -291,7 +315,57 @@ def _plain(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret is not None else None
 
 
-def _ordinary(queues: Queues, dispatch: Dispatch, judge: Judge) -> FastAPI:
+def _catalogue(settings: Settings, secret: bytes) -> Catalogue:
+    """The products behind their guard, with those of the file of initial ids. Raises StartError; blocks."""
+
+    table = None
+    if settings.products_table is not None:
+        if settings.products_file is not None:
+            raise StartError("A file of initial ids is for Windlass's own table, not for products_table.")
+        table = Existing(
+            settings.products_table,
+            key=settings.products_key,
+            name=settings.products_name or None,
+            price=settings.products_price or None,
+            trigger=settings.products_trigger,
+        )
+    catalogue = Catalogue.open(
+        settings.data_dir,
+        secret,
+        url=settings.database or None,
+        table=table,
+        read_only=settings.products_read_only,
+        max_lag_seconds=settings.max_lag_seconds if settings.products_writes == "elsewhere" else None,
+        synchronous=settings.synchronous,
+        storage=_storage(settings),
+        expected_items=settings.bloom_expected_items,
+        false_positive_rate=settings.bloom_false_positive_rate,
+        progress=Bar("Reading the products' ids") if sys.stderr.isatty() else None,
+    )
+    if table is not None or settings.products_read_only:
+        return catalogue
+    file = settings.products_file or settings.data_dir / initial.FILE
+    try:
+        if settings.products_file or file.exists():
+            # On a loop of its own: whoever opens us may have one that runs already.
+            with ThreadPoolExecutor(1, "windlass-initial-products") as thread:
+                thread.submit(asyncio.run, initial.load(catalogue, file)).result()
+    except BaseException:
+        catalogue.close()
+        raise
+    return catalogue
+
+
+def _storage(settings: Settings) -> Storage:
+    """Where the filter is kept: in Redis, where there is one."""
+    if settings.redis is None:
+        return OnDisk(settings.data_dir / FILTER, settings.bloom_state_key)
+    return InRedis(connect(settings.redis), settings.bloom_state_key)
+
+
+def _ordinary(
+    settings: Settings, queues: Queues, dispatch: Dispatch, judge: Judge, catalogue: Catalogue
+) -> FastAPI:
     """The FastAPI application behind the lean lane."""
 
     def may_read_problem(request: Request) -> bool:
@@ -309,20 +383,22 @@ def _ordinary(queues: Queues, dispatch: Dispatch, judge: Judge) -> FastAPI:
     api = FastAPI(
         title="Windlass",
         version=__version__,
-        summary="Durable queues over plain HTTP.",
+        summary="Durable queues over plain HTTP, jobs for runners, a judge, products behind a guard.",
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         generate_unique_id_function=lambda route: route.name,
     )
     api.include_router(queue_admin.router(queues))
-    api.include_router(status_api.router(queues))
+    api.include_router(status_api.router(queues, catalogue))
+    api.include_router(metrics_api.router(catalogue))
+    api.include_router(catalogue_api.router(catalogue, read_only=settings.products_read_only))
     api.include_router(judge_api.router(judge, may_read_problem, dispatch.views.watch))
     api.include_router(job_api.router(dispatch))
     api.include_router(runner_api.router(dispatch, source_of))
     docs_page.mount(api)
-    hot = {**runner_docs.paths(), **job_docs.paths()}
-    queue_docs.describe(api, (*judge_bodies.TYPES, *job_docs.TYPES), hot)
+    hot = {**runner_docs.paths(), **job_docs.paths(), **catalogue_docs.paths()}
+    queue_docs.describe(api, (*judge_bodies.TYPES, *job_docs.TYPES, *catalogue_bodies.TYPES), hot)
 
     @api.exception_handler(WindlassError)
     async def windlass_error(_: Request, error: Exception) -> Response:
@@ -364,7 +440,7 @@ def _methods(api: FastAPI, path: str) -> list[str]:
             method.upper()
             for template, operations in paths.items()
             for method in operations
-            if re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path)
+            if re.fullmatch(re.sub(r"{\w+}", "[^/]+", template.replace("{product_id}", "(?s:.*)")), path)
         }
     )
 

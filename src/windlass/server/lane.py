@@ -24,8 +24,11 @@ ReceiveEvent = Callable[[], Awaitable[Any]]
 SendEvent = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Mapping[bytes, bytes]
 Answer = tuple[int, bytes]
-Begun = tuple["asyncio.Future[Any]", Callable[[Any], Answer]]
-"""What a hot route waits for, and how an answer is made of it; either may raise WindlassError."""
+Begun = tuple["asyncio.Future[Any] | None", Callable[[Any], Answer]]
+"""What a hot route waits for, and how an answer is made of it; either may raise WindlassError.
+
+None is for what is in memory: there is nothing to wait for, and no future to be made.
+"""
 
 _MOST_PARTS = 6
 """Slashes in the longest path of a hot route, and one more."""
@@ -56,11 +59,11 @@ class Request(msgspec.Struct, gc=False):
 
     handler: Handler
     face: str
-    """The first part of the path: `queues`, `runners` or `jobs`."""
+    """The first part of the path: `queues`, `runners`, `jobs` or `products`."""
     method: str
     path: str
     queue: str
-    """The second: a queue's name, a runner's id or a job's; "" where there is none."""
+    """The second: a queue's name, a runner's id or a job's; all the rest where that is a product's id."""
     rest: str
     """The fourth: a receipt, or the job of a runner; "" where there is none."""
     query: bytes
@@ -88,14 +91,21 @@ class Lane:
     """The hot routes and the door in front of them."""
 
     def __init__(self, door: Door, *faces: Mapping[tuple[str, str], Handler]) -> None:
-        """`faces`: (method, path) -> handler; in a path, names and {what is filled in} alternate."""
+        """`faces`: (method, path) -> handler; in a path, names and {what is filled in} alternate.
+
+        What is filled in as {name:path} is all the rest of the path, slashes and all.
+        """
         self._door = door
         self._handlers: dict[str, dict[tuple[object, ...], Handler]] = {}
+        self._whole: dict[tuple[str, str], Handler] = {}
         self._paths: list[tuple[str, str]] = []
         for face in faces:
             for (method, path), handler in face.items():
                 parts = path.split("/")
-                self._paths.append((method, path))
+                self._paths.append((method, path.replace(":path}", "}")))
+                if path.endswith(":path}"):
+                    self._whole[method, parts[1]] = handler
+                    continue
                 self._handlers.setdefault(parts[1], {})[method, len(parts), *parts[3::2]] = handler
 
     def routes(self) -> Iterator[tuple[str, str]]:
@@ -114,7 +124,15 @@ class Lane:
         """A request of the hot route at `path` (decoded), or None where FastAPI has to look."""
         parts = path.split("/", _MOST_PARTS)
         handlers = self._handlers.get(parts[1]) if len(parts) > 1 else None
-        handler = handlers.get((method, len(parts), *parts[3::2])) if handlers is not None else None
+        if handlers is None:
+            whole = self._whole.get((method, parts[1])) if len(parts) > 2 else None
+            if whole is None:
+                return None
+            rest = path[len(parts[1]) + 2 :]
+            return Request(
+                whole, parts[1], method, path, rest, "", query, looked_at(headers), where, client()
+            )
+        handler = handlers.get((method, len(parts), *parts[3::2]))
         if handler is None:
             return None
         known, name = looked_at(headers), parts[2] if len(parts) > 2 else ""

@@ -109,6 +109,9 @@ class Problem(BaseModel):
     detail: str
     code: str
     field: str | None = None
+    source: str | None = Field(None, description="Of a product that is not there: who knew.")
+    line: int | None = Field(None, description="Of an import: the line that is wrong.")
+    written: int | None = Field(None, description="Of an import: products that are written all the same.")
 
 
 class Status(BaseModel):
@@ -127,7 +130,45 @@ class Health(BaseModel):
     status: str
     live: bool
     ready: bool
-    parts: dict[str, str]
+    parts: dict[str, str] = Field(description="Store, database, cache and filter: ok, or what is wrong.")
+    lag_seconds: float | None = Field(
+        None, description="Where products are written elsewhere, too: how long ago is what is known of it."
+    )
+
+
+class FilterStats(BaseModel):
+    """The filter in front of the products."""
+
+    expected_items: int
+    target_false_positive_rate: float
+    bits: int = Field(description="m, of all layers.")
+    hashes: int = Field(description="k, of the first layer.")
+    items: int
+    bits_set: int
+    fill_ratio: float
+    estimated_false_positive_rate: float
+    memory_bytes: int
+    layers: int
+    state_key: str = Field(description="Its state is kept under this name.")
+    deletions: int = Field(description="Since it was built. Past a tenth of the items it is rebuilt.")
+    rebuilding: float | None = Field(description="How far a rebuild is, 0 to 1; null: there is none.")
+
+
+class Metrics(BaseModel):
+    """Look-ups of products since the start, by who answered them."""
+
+    requests: int
+    bloom_filter: int = Field(description="Absent, and no database was asked.")
+    negative_cache: int = Field(description="Absent, remembered.")
+    cache: int
+    database: int
+    database_calls: int = Field(description="Fewer than its answers where several waited for one.")
+    database_roundtrips_saved: int
+    roundtrip_reduction: float = Field(description="The part of the look-ups that made no call.")
+    cache_entries: int
+    cache_bytes: int
+    negative_entries: int
+    negative_bytes: int
 
 
 def queue_of(info: QueueInfo) -> Queue:

@@ -14,7 +14,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def document(error: WindlassError) -> dict[str, Any]:
-    """The problem document of an error: type, title, status, detail, code, and the field at fault."""
+    """The problem document of an error: type, title, status, detail, code, the field at fault, and more."""
     problem: dict[str, Any] = {
         "type": f"urn:windlass:problem:{error.code}",
         "title": error.title(),
@@ -24,7 +24,7 @@ def document(error: WindlassError) -> dict[str, Any]:
     }
     if error.field is not None:
         problem["field"] = error.field
-    return problem
+    return problem | error.members
 
 
 def response(error: WindlassError) -> tuple[int, list[tuple[bytes, bytes]], bytes]:

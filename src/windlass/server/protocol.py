@@ -30,7 +30,7 @@ MAX_SHORT = 256 * 1024
 """Bytes of a body that may take the short road. Larger ones need uvicorn's flow control."""
 
 
-_HOT = (b"/queues/", b"/runners/", b"/jobs")
+_HOT = (b"/queues/", b"/products/", b"/runners/", b"/jobs")
 """How the paths of hot routes begin."""
 
 
@@ -249,8 +249,13 @@ class Protocol(HttpToolsProtocol):
         try:
             self._app.lane.enter(request)
             awaited, answer_of = request.begin()
+            answer = answer_of(None) if awaited is None else None
         except Exception as error:  # noqa: BLE001 - what fails here is answered, never the parser's affair
             self._answer_problem(cycle, error)
+            return
+        if awaited is None:
+            assert answer is not None
+            self._answer(cycle, answer[0], head_of(request.method, answer), answer[1])
             return
 
         def settled(future: asyncio.Future[Any]) -> None:

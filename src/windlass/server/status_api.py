@@ -4,43 +4,38 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Awaitable
 
+import structlog
 from fastapi import APIRouter, Depends, Response
 
 from windlass import __version__
+from windlass.catalogue.service import Catalogue
 from windlass.errors import StoreUnavailable
 from windlass.message import State
 from windlass.queues import Queues
 from windlass.server.models import Health, Status
 from windlass.server.queue_admin import no_other_parameters
 
+log = structlog.get_logger("windlass.server")
+
 _PATIENCE = 5
-"""Seconds that the store has to answer."""
+"""Seconds that the store has to answer, and the database."""
+_BYPASSED = "bypassed: it is not known here whether it is complete, so the database is asked"
 
 
-def router(queues: Queues) -> APIRouter:
-    """The routes, bound to one service."""
+def router(queues: Queues, catalogue: Catalogue) -> APIRouter:
+    """The routes, bound to their services."""
     api = APIRouter(tags=["status"], dependencies=[Depends(no_other_parameters)])
     started = time.monotonic()
     store = queues.store
-
-    async def failure() -> str | None:
-        """Why the store does not answer, None if it does."""
-        try:
-            async with asyncio.timeout(_PATIENCE):
-                await store.ping()
-        except StoreUnavailable as error:
-            return error.detail
-        except TimeoutError:
-            return f"The store did not answer within {_PATIENCE} s."
-        return None
 
     @api.get("/status", responses={503: {"model": Status, "description": "The store does not answer."}})
     async def status(response: Response) -> Status:
         """Version, time since the start, and what the queues hold."""
         count, states = store.totals()
         calls = dict(store.calls)
-        reason = await failure()
+        reason = await _failure("store", store.ping())
         if reason is not None:
             response.status_code = 503
         return Status(
@@ -57,15 +52,38 @@ def router(queues: Queues) -> APIRouter:
 
     @api.get("/health", responses={503: {"model": Health, "description": "Not ready."}})
     async def health(response: Response) -> Health:
-        """Live: the process answers. Ready: the store can write."""
-        reason = await failure()
-        if reason is not None:
+        """Live: the process answers. Ready: the store can write, and the products can be read."""
+        reasons = await asyncio.gather(
+            _failure("store", store.ping()), _failure("database", catalogue.products.ping())
+        )
+        ready = not any(reasons)
+        if not ready:
             response.status_code = 503
         return Health(
-            status="healthy" if reason is None else "unhealthy",
+            status="healthy" if ready else "unhealthy",
             live=True,
-            ready=reason is None,
-            parts={"store": reason or "ok"},
+            ready=ready,
+            parts={
+                **{name: reason or "ok" for name, reason in zip(("store", "database"), reasons, strict=True)},
+                "cache": "ok",
+                "filter": "ok" if catalogue.guard.peers.current() else _BYPASSED,
+            },
+            lag_seconds=catalogue.lag(),
         )
 
     return api
+
+
+async def _failure(part: str, answer: Awaitable[None]) -> str | None:
+    """Why a part does not answer, None if it does."""
+    try:
+        async with asyncio.timeout(_PATIENCE):
+            await answer
+    except StoreUnavailable as error:
+        return error.detail
+    except TimeoutError:
+        return f"The {part} did not answer within {_PATIENCE} s."
+    except Exception as error:  # a table that is gone, say: this is where it is told
+        log.warning("part_failed", part=part, exc_info=error)
+        return f"The {part} fails; the log has the details."
+    return None

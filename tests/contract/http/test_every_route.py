@@ -29,7 +29,7 @@ def for_anybody(api: Served) -> dict[str, dict[str, Any]]:
 
 def concrete(template: str) -> str:
     known = {"name": "q", "receipt": "r", "message_id": "m", "problem_id": "1", "submission_id": "sb_x"}
-    return template.format(**known, job_id="jb_x", runner_id="rn_x")
+    return template.format(**known, job_id="jb_x", runner_id="rn_x", product_id="p")
 
 
 def test_a_method_that_a_path_does_not_have_is_405_and_says_which_it_has(q: Served) -> None:

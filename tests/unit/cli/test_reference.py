@@ -20,14 +20,17 @@ COMMANDS = [
     "queue purge", "queue redrive", "queue pause", "queue resume", "queue delete",
     "problem add", "problem list", "problem show", "problem remove", "problem rejudge",
     "submit", "submission show", "submission list", "submission rejudge",
-    "jobs", "job run", "job show", "job cancel", "runners", "doctor",
+    "jobs", "job run", "job show", "job cancel", "runners",
+    "products get", "products put", "products delete", "products list", "products import",
+    "products export", "products stats", "products trigger", "doctor",
 ]  # fmt: skip
 
 HEAD = """\
 # Client commands
 
 These speak HTTP to a server; only [`windlass doctor`](#windlass-doctor) looks at the machine it is on, and
-takes `--json` alone. `windlass runner` takes `--server`. The others take:
+takes `--json` alone, and [`windlass products trigger`](#windlass-products-trigger) at nothing.
+`windlass runner` takes `--server`. The others take:
 
 - `--server URL`, or `WINDLASS_URL`: the server's address, `http://127.0.0.1:8000` unless told.
 - `--key KEY`, or `WINDLASS_KEY`: an [API key](../how-to/api-keys.md).

@@ -1,0 +1,1 @@
+"""Tables of products in SQLite and in PostgreSQL, and what others write into them."""

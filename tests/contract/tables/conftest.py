@@ -1,0 +1,60 @@
+"""A database of each kind, and another program that writes into it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.pool import NullPool
+
+from tests.postgresql import PostgreSQL
+from windlass.database import sqlite_url
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    server = PostgreSQL()
+    yield server
+    server.close()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A new database."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "shop.db")
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.database()
+
+
+class Program:
+    """Somebody else's program: SQL as it stands, each a transaction of its own."""
+
+    def __init__(self, url: str) -> None:
+        self.engine = create_engine(url.replace("postgresql:", "postgresql+psycopg:"), poolclass=NullPool)
+
+    def __call__(self, sql: str) -> list[Any]:
+        with self.engine.begin() as connection:
+            result = connection.exec_driver_sql(sql)
+            return [tuple(row) for row in result] if result.returns_rows else []
+
+
+@pytest.fixture
+def program(url: str) -> Program:
+    return Program(url)
+
+
+@pytest.fixture
+def statements() -> Iterator[list[str]]:
+    """Every statement that any database is given, heard at the driver."""
+    heard: list[str] = []
+
+    def hear(_: Any, __: Any, statement: str, *___: Any) -> None:
+        heard.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", hear)
+    yield heard
+    event.remove(Engine, "before_cursor_execute", hear)
