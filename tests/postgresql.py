@@ -49,6 +49,12 @@ class PostgreSQL:
         self.stop()
         shutil.rmtree(self._folder)
 
+    def pids(self) -> list[int]:
+        """Its processes, the first one first."""
+        first = int((self._folder / "data/postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{first}/task/{first}/children").read_text().split()
+        return [first, *map(int, children)]
+
     def database(self) -> str:
         """The URL of a new database, whose language orders text in another way than its bytes."""
         name = f"test_{next(self._numbers)}"

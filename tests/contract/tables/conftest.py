@@ -21,13 +21,29 @@ def postgresql() -> Iterator[PostgreSQL]:
     server.close()
 
 
+@pytest.fixture(scope="session")
+def _one_database(postgresql: PostgreSQL) -> str:
+    return postgresql.database()
+
+
+@pytest.fixture
+def postgresql_url(_one_database: str) -> str:
+    """An empty database: the same one, swept, which takes a tenth of the time of a new one."""
+    program = Program(_one_database)
+    schemas = program("SELECT nspname FROM pg_namespace WHERE nspname !~ '^pg_|^information_schema$'")
+    for (schema,) in schemas:
+        program(f'DROP SCHEMA "{schema}" CASCADE')
+    program("CREATE SCHEMA public")
+    return _one_database
+
+
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A new database."""
     if request.param == "sqlite":
         return sqlite_url(tmp_path / "shop.db")
-    server: PostgreSQL = request.getfixturevalue("postgresql")
-    return server.database()
+    swept: str = request.getfixturevalue("postgresql_url")
+    return swept
 
 
 class Program:

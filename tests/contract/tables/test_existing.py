@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 
 from tests.contract.tables.conftest import Program
-from tests.postgresql import PostgreSQL
 from windlass.catalogue.existing import Existing
 from windlass.catalogue.product import product
 from windlass.catalogue.products import Products
@@ -66,11 +65,10 @@ def test_an_integer_is_asked_for_as_one(url: str, program: Program, statements: 
     goods.close()
 
 
-def test_a_uuid_has_one_form(postgresql: PostgreSQL, statements: list[str]) -> None:
+def test_a_uuid_has_one_form(postgresql_url: str, statements: list[str]) -> None:
     """Planted defect: UUID() takes many forms, of which the filter knows one."""
-    url = postgresql.database()
-    make(Program(url), "UUID", rows=f"('{UUID}', 'rope', 1)")
-    goods = opened(url)
+    make(Program(postgresql_url), "UUID", rows=f"('{UUID}', 'rope', 1)")
+    goods = opened(postgresql_url)
     assert run(goods.get(UUID)) == product(UUID, "rope", 1)
     statements.clear()
     for nothing in [*NOTHING, UUID.upper(), f"{{{UUID}}}", UUID.replace("-", "")]:
@@ -171,11 +169,10 @@ def test_prices_of_any_number(url: str, program: Program, kind: str, stored: str
 
 
 @pytest.mark.parametrize("stored", ["'NaN'", "'Infinity'"])
-def test_what_is_no_price_is_none(postgresql: PostgreSQL, stored: str) -> None:
+def test_what_is_no_price_is_none(postgresql_url: str, stored: str) -> None:
     """Planted defect: NaN in JSON."""
-    url = postgresql.database()
-    make(Program(url), price="DOUBLE PRECISION", rows=f"('a', 'rope', {stored})")
-    goods = opened(url)
+    make(Program(postgresql_url), price="DOUBLE PRECISION", rows=f"('a', 'rope', {stored})")
+    goods = opened(postgresql_url)
     assert run(goods.get("a")) == product("a", "rope", 0)
     goods.close()
 
@@ -219,10 +216,9 @@ def test_what_the_table_does_not_take_is_a_422(url: str, program: Program) -> No
     goods.close()
 
 
-def test_a_key_that_only_the_database_gives_is_a_422(postgresql: PostgreSQL) -> None:
-    url = postgresql.database()
-    make(Program(url), "INTEGER GENERATED ALWAYS AS IDENTITY")
-    goods = opened(url)
+def test_a_key_that_only_the_database_gives_is_a_422(postgresql_url: str) -> None:
+    make(Program(postgresql_url), "INTEGER GENERATED ALWAYS AS IDENTITY")
+    goods = opened(postgresql_url)
     with pytest.raises(Invalid, match="does not take"):
         run(goods.insert(product("1", "n", 1)))
     goods.close()
@@ -320,15 +316,14 @@ def test_what_is_wrong_with_a_table_is_said(url: str, program: Program, table: E
         opened(url, table, read_only=True)
 
 
-def test_rights_that_are_missing_are_named(postgresql: PostgreSQL) -> None:
+def test_rights_that_are_missing_are_named(postgresql_url: str) -> None:
     """Planted defect: the first request finds out, with a 500."""
-    url = postgresql.database()
-    owner = Program(url)
+    owner = Program(postgresql_url)
     owner("CREATE SCHEMA sales")
     owner("CREATE TABLE sales.goods (id TEXT PRIMARY KEY, title TEXT, cost NUMERIC)")
     owner("DROP ROLE IF EXISTS guest")
     owner("CREATE ROLE guest LOGIN")
-    guest = url.replace("windlass@", "guest@")
+    guest = postgresql_url.replace("windlass@", "guest@")
     goods = Existing("sales.goods", key="id", name="title", price="cost")
     for right in [
         "USAGE ON SCHEMA sales",
@@ -352,12 +347,11 @@ def test_rights_that_are_missing_are_named(postgresql: PostgreSQL) -> None:
     owner("DROP ROLE guest")
 
 
-def test_a_right_that_is_taken_away_later_is_a_503(postgresql: PostgreSQL) -> None:
+def test_a_right_that_is_taken_away_later_is_a_503(postgresql_url: str) -> None:
     """Planted defect: ProgrammingErrors are faults of ours."""
-    url = postgresql.database()
-    program = Program(url)
+    program = Program(postgresql_url)
     make(program, rows="('a', 'n', 1)")
-    goods = opened(url)
+    goods = opened(postgresql_url)
     program("ALTER TABLE goods RENAME TO others")
     with pytest.raises(StoreUnavailable):
         run(goods.get("a"))
