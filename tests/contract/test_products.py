@@ -269,3 +269,14 @@ def test_a_database_that_there_is_not_is_refused_without_its_password(wrong: str
     with pytest.raises(StartError, match="cannot be opened") as refused:
         Products(wrong)
     assert "secret" not in refused.value.detail
+
+
+def test_only_the_first_epoch_is_the_first(products: Products, url: str) -> None:
+    """Planted defect: each epoch takes the place of the one before."""
+    assert products.is_first_epoch("one")
+    assert not products.is_first_epoch("two")
+    assert products.is_first_epoch("one")
+    other = Products(url, synchronous="off")
+    assert not other.is_first_epoch("three")
+    assert other.is_first_epoch("one")
+    other.close()

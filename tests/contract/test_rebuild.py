@@ -23,6 +23,7 @@ from windlass.catalogue.service import DATABASE, Catalogue
 from windlass.database import sqlite_url
 from windlass.errors import ProductExists, StoreClosed, StoreUnavailable
 from windlass.guard.bloom import BloomFilter
+from windlass.guard.both import Both
 from windlass.guard.guard import Limits
 
 
@@ -50,15 +51,28 @@ def events() -> Iterator[Events]:
 
 
 class Scan:
-    """Stands in a rebuild's way: at its beginning, after the first page, or at its end."""
+    """Stands in a rebuild's way: at its beginning, after the first page, at its end, before the last swap."""
 
     def __init__(self, catalogue: Catalogue, monkeypatch: pytest.MonkeyPatch) -> None:
         self.scans = 0
+        self.denied: list[str] | None = None
+        """Of what there is when the new filter is in use, before it has caught up again."""
         self.at: dict[str, Callable[[], object]] = {}
         self._products = catalogue.products
         self._ids = self._products.ids
         monkeypatch.setattr(self._products, "ids", self._pages)
         monkeypatch.setattr(keeping, "_BATCH", 10)
+        swap = catalogue.guard.swap
+
+        def swapped(filter: Any) -> set[str]:  # noqa: A002
+            if isinstance(filter, Both):
+                return swap(filter)
+            self._come("swap")
+            under_way = swap(filter)
+            self.denied = [each for each in self._ids() if each not in filter]
+            return under_way
+
+        monkeypatch.setattr(catalogue.guard, "swap", swapped)
 
     def _pages(self) -> Iterator[str]:
         self.scans += 1
@@ -140,7 +154,7 @@ def test_deletions_are_counted_over_restarts_and_answered(sqlite: House, events:
 # --- writes beside it -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("where", ["begin", "page", "end"])
+@pytest.mark.parametrize("where", ["begin", "page", "end", "swap"])
 def test_what_is_written_beside_it_is_found(
     house: House, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -156,6 +170,7 @@ def test_what_is_written_beside_it_is_found(
 
     scan.at[where] = write
     run(catalogue.rebuild())
+    assert scan.denied == []
     assert lost(catalogue, [*numbered(50), *(f"{at}{where}" for at in ("", "p", "z"))]) == []
     assert catalogue.stats().items == 53
 

@@ -31,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
+from windlass.catalogue.epochs import is_first
 from windlass.catalogue.existing import Existing, adopt
 from windlass.catalogue.prices import TheirPrice
 from windlass.catalogue.product import MAX_NAME, Product
@@ -107,6 +108,10 @@ class Products:
     def close(self) -> None:
         """Finish what is under way, then refuse everything. Blocks."""
         self._database.close()
+
+    def is_first_epoch(self, epoch: str) -> bool:
+        """Whether no server has written these products in another epoch of the servers' journal. Blocks."""
+        return is_first(self._database, epoch)
 
     def check_writable(self) -> None:
         """Raises CatalogueReadOnly where nothing may be written."""
