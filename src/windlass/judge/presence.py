@@ -1,9 +1,6 @@
 """Which problems there are: a guard in front of their table, so that a guess at a number reaches no database.
 
-It remembers whether there is a problem, and nothing of what it is. Whoever asks between a commit and the end
-of its write may be told what was before it: true enough of a problem that is just being made or deleted, but
-not of test data, as a job by the new data may be at a runner already. So what a problem is comes from the
-database each time.
+It remembers whether there is a problem, and nothing of what it is: that comes from the database each time.
 """
 
 from __future__ import annotations
@@ -31,7 +28,7 @@ _PAGE = 10_000
 
 
 class Presence:
-    """Knows of every problem that there ever was: of a deleted one, submissions and answers are kept."""
+    """Knows of every problem that there ever was: of a deleted one, submissions are kept."""
 
     def __init__(self, database: Database) -> None:
         """Read all numbers. Blocks; raises StoreUnavailable."""

@@ -94,10 +94,8 @@ class Submissions:
         Raises ProblemNotFound, Invalid, TooLarge, IdempotencyKeyReused, IdempotencyFull, and what the
         dispatch raises; then nothing was done.
         """
-        if once is None:
+        if once is None:  # else there may be an answer to give again, whatever this one asks
             await self._presence.expect(problem_id)
-        elif self._presence.never(problem_id):  # one that was deleted may have an answer to give again
-            raise ProblemNotFound
         archive = await asyncio.to_thread(_archive, source, language)
         with ExitStack() as held:
             digest = await asyncio.to_thread(held.enter_context, self._files.keep_bytes(archive))

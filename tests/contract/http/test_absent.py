@@ -168,7 +168,6 @@ SOURCE = {"language": 2, "source": "print(1)"}
 KEY = {"idempotency-key": "never seen"}
 ELSEWHERE: dict[str, tuple[str, str, Any, dict[str, Any], int]] = {
     "a submission's problem": ("POST", "/submissions", {"problem_id": 2, **SOURCE}, {}, 404),
-    "... under a key": ("POST", "/submissions", {"problem_id": 2, **SOURCE}, KEY, 404),
     "... of a form": (
         "POST", "/submissions", {"problem_id": "2", "language": "2", "source": "x"}, {"form": ""}, 404
     ),

@@ -187,7 +187,8 @@ def test_the_first_answer_is_given_again_and_nothing_is_submitted_twice(judge: S
     again = keyed(judge, "k")
     assert (again.status_code, again.content) == (202, first.content)
     assert len(judge.dispatch.jobs) == 1
-    refused(keyed(judge, "k", BODY | {"source": "x"}), 422, "idempotency_key_reused", "Idempotency-Key")
+    for other in ({"source": "x"}, {"problem_id": 2}):  # there is no problem 2
+        refused(keyed(judge, "k", BODY | other), 422, "idempotency_key_reused", "Idempotency-Key")
     assert keyed(judge, "l").json()["job_id"] == "jb_2"
 
 
