@@ -5,6 +5,7 @@ Counted on the databases' side: SQLite tells of each statement that it is given,
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ STRANGER = Ids(b"not the installation's own secret")
 
 
 class Statements:
-    """All statements that the queue store and the judge's database were given."""
+    """All statements that the queue store and the databases were given."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -35,8 +36,8 @@ class Statements:
     def of_store(self, db: apsw.Connection) -> None:
         db.trace_v2(apsw.SQLITE_TRACE_STMT, lambda told: self.seen.append(f"store: {told['sql']}"))
 
-    def of_judge(self, db: sqlite3.Connection, _: object) -> None:
-        db.set_trace_callback(lambda sql: self.seen.append(f"judge: {sql}"))
+    def of_database(self, db: sqlite3.Connection, _: object) -> None:
+        db.set_trace_callback(lambda sql: self.seen.append(f"database: {sql}"))
 
     def of(self, ask: Callable[[], Any]) -> tuple[Any, list[str]]:
         """What came of it, and the statements that it took."""
@@ -57,6 +58,7 @@ class Town:
         assert received["id"] == self.message
         form = {"meta": (None, json.dumps(meta_json())), "testdata": ("data.zip", zipped())}
         assert api("PUT", "/problems/1", files=form).status_code == 201
+        assert api("POST", "/products", {"product_id": "p", "name": "x", "price": 1}).status_code == 201
         submitted = api("POST", "/submissions", {"problem_id": 1, "language": 2, "source": "print(1)"})
         runner = api("POST", "/runners/register", {"registration_token": SECRET, "name": "r"}).json()["data"]
         key = api.run(control.act(api.app, {"do": "create_key", "name": "k", "scopes": ["all"]}))["key"]
@@ -70,6 +72,7 @@ class Town:
             "submission_id": str(submitted.json()["submission_id"]),
             "job_id": str(submitted.json()["job_id"]),
             "runner_id": str(runner["runner_id"]),
+            "product_id": "p",
         }
         api.run(self._rest())
 
@@ -78,6 +81,7 @@ class Town:
         await app.dispatch.stop()
         await app.queues.reaper.stop()
         await app.judge.sweeper.stop()
+        await asyncio.to_thread(app.catalogue.keeper.close)
 
     def ask(self, method: str, path: str, body: Any = None, **more: Any) -> tuple[Any, list[str]]:
         """An answer, and what it cost. The clock has moved on: any commit would note the time."""
@@ -90,13 +94,13 @@ class Town:
 def town(tmp_path_factory: pytest.TempPathFactory, road: str) -> Iterator[Town]:
     statements = Statements()
     apsw.connection_hooks.append(statements.of_store)
-    event.listen(Pool, "connect", statements.of_judge)
+    event.listen(Pool, "connect", statements.of_database)
     try:
         folder = tmp_path_factory.mktemp("town") / "data"
         with Served(folder, road=road, judged=True, registration_token=SECRET) as api:
             yield Town(api, statements)
     finally:
-        event.remove(Pool, "connect", statements.of_judge)
+        event.remove(Pool, "connect", statements.of_database)
         apsw.connection_hooks.remove(statements.of_store)
 
 
@@ -110,6 +114,7 @@ ABSENT = {
     "submission_id": [STRANGER.numbered("sb", 1), "sb_" + "A" * 24, "1", *ODD],
     "job_id": [STRANGER.numbered("jb", 1), "jb_" + "A" * 24, "1", *ODD],
     "runner_id": [STRANGER.numbered("rn", 1), "rn_" + "A" * 24, "1", *ODD],
+    "product_id": ["q", "P", "p2", "P" * 64, *ODD],
 }
 """Names of each kind that are in a path: of the right shape, of any shape, and odd."""
 CODES = {
@@ -120,8 +125,13 @@ CODES = {
     "submission_id": "submission_not_found",
     "job_id": "job_not_found",
     "runner_id": "runner_unknown",
+    "product_id": "product_not_found",
 }
-ELSE = {("PUT", "/problems/{problem_id}"): "invalid", ("GET", "/jobs/{job_id}/code"): "code_link_invalid"}
+ELSE = {
+    ("PUT", "/problems/{problem_id}"): "invalid",
+    ("PUT", "/products/{product_id}"): "invalid",
+    ("GET", "/jobs/{job_id}/code"): "code_link_invalid",
+}
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/queues/{name}/messages"): {"content": 1},
     ("PATCH", "/queues/{name}/receipts/{receipt}"): {"lease": 1},
@@ -230,9 +240,10 @@ def test_a_name_elsewhere_that_is_not_there_costs_no_statement(town: Town, kind:
 @pytest.mark.parametrize(
     ("database", "method", "path", "body"),
     [
-        ("judge", "GET", "/problems/1", None),
-        ("judge", "GET", "/submissions?problem_id=1", None),
-        ("judge", "GET", "/submissions/{submission_id}", None),
+        ("database", "GET", "/problems/1", None),
+        ("database", "GET", "/submissions?problem_id=1", None),
+        ("database", "GET", "/submissions/{submission_id}", None),
+        ("database", "GET", "/products/{product_id}", None),
         ("store", "GET", "/queues/q/messages/{message_id}", None),
         ("store", "GET", "/jobs/{job_id}", None),
         ("store", "POST", "/queues/q/messages", {"content": 1}),
