@@ -140,7 +140,7 @@ def router(catalogue: Catalogue, state_key: str, *, read_only: bool = False) -> 
         """Take a product away."""
         demand(caller, ADMIN)
         if not await catalogue.delete(product_id):
-            raise ProductNotFound("database")
+            raise ProductNotFound
         return Response(status_code=204)
 
     @api.get("/products", responses={200: answer("A page.", PAGE), **only()})
