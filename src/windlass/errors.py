@@ -177,10 +177,11 @@ class ProductNotFound(NotFound):
 
     code = "product_not_found"
 
-    def __init__(self, source: str) -> None:
+    def __init__(self, source: str | None = None) -> None:
         """`source`: who knew, as the guard calls them."""
         super().__init__()
-        self.members["source"] = source
+        if source is not None:
+            self.members["source"] = source
 
 
 class MethodNotAllowed(WindlassError):

@@ -139,7 +139,7 @@ def router(catalogue: Catalogue, *, read_only: bool = False) -> APIRouter:
         """Take a product away."""
         demand(caller, ADMIN)
         if not await catalogue.delete(product_id):
-            raise ProductNotFound("database")
+            raise ProductNotFound
         return Response(status_code=204)
 
     @api.get("/products", responses={200: answer("A page.", PAGE), **only()})

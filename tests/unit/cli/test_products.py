@@ -204,9 +204,11 @@ def test_export_writes_what_import_reads(terminal: Terminal, tmp_path: Path) -> 
         ]
 
 
-def test_an_export_that_fails_leaves_no_file(terminal: Terminal, tmp_path: Path) -> None:
-    """Planted defect: half a file under the name of a whole one."""
+def test_an_export_that_fails_leaves_the_file_before_it(terminal: Terminal, tmp_path: Path) -> None:
+    """Planted defect: it is written where the one before it lies."""
+    (tmp_path / "p.ndjson").write_text("before")
     page = PAGE.replace("null", '"b"')
     script = Script(ok(STATS), said(page), problem(500, "internal", "broken"))
     result = terminal.run(script, "products", "export", str(tmp_path / "p.ndjson"))
-    assert (result.exit_code, list(tmp_path.iterdir())) == (1, [])
+    assert (result.exit_code, list(tmp_path.iterdir())) == (1, [tmp_path / "p.ndjson"])
+    assert (tmp_path / "p.ndjson").read_text() == "before"
