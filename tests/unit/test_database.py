@@ -20,7 +20,7 @@ from windlass.judge.tables import VERSION, answers, migrate, problems
 T = TypeVar("T")
 
 
-def opened_in(folder: Path, **options: str) -> Database:
+def opened_in(folder: Path, **options: Any) -> Database:
     return Database(sqlite_url(folder / DATABASE), migrate, owner="judge", **options)
 
 
