@@ -40,7 +40,7 @@ def before_call(_context: Any, case: Any, **_: Any) -> None:
         case.path_parameters = {name: known[name] for name in case.path_parameters}
 
 
-@schemathesis.serializer("application/zip")
+@schemathesis.serializer("application/zip", "application/x-ndjson", "text/csv")
 def _as_it_is(_context: Any, value: Any) -> Any:
     return value if isinstance(value, bytes) else str(value).encode()
 

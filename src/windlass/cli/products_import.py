@@ -68,15 +68,13 @@ class _Tally:
         """Say what was achieved, however it ended."""
         took = time.monotonic() - self.began
         if json:
-            summary: dict[str, object] = {
-                "written": self.written,
-                "created": self.created,
-                "seconds": round(took, 3),
-            }
-            print_json(summary if self.finished else summary | {"bad_line": self.bad_line})
+            summary: dict[str, object] = {"written": self.written, "seconds": round(took, 3)}
+            more = {"created": self.created} if self.finished else {"bad_line": self.bad_line}
+            print_json(summary | more)
             return
         count = "1 product" if self.written == 1 else f"{self.written:,} products"
-        note(f"{count} written in {took:.1f} s, {self.created:,} of them new")
+        new = f", {self.created:,} of them new" if self.finished else ""
+        note(f"{count} written in {took:.1f} s{new}")
         if not self.finished:
             note("When that is mended, import the whole again: it does no harm.")
 
@@ -152,6 +150,8 @@ def _csv_lines(source: BinaryIO) -> Iterator[Line]:
         raise _BadLine(number, f"this is no CSV: {error}") from None
     except UnicodeDecodeError as error:
         raise _BadLine(number, f"this, or a line after it, is not UTF-8: {error.reason}") from None
+    finally:
+        text.detach()  # or it closes what is not its own
 
 
 def _product(number: int, record: list[str], columns: list[int]) -> str:

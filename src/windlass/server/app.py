@@ -228,7 +228,8 @@ class Windlass:
             receive = self._reading.stream(receive, upload)
         elif scope["method"] in _WITH_BODY:
             body = await self._reading.read(receive)
-            if body.strip() and not runner_api.judges_its_body(scope["method"], path):
+            judged = runner_api.judges_its_body(scope["method"], path) or catalogue_api.judges_its_body(path)
+            if body.strip() and not judged:
                 try:
                     check_json(body)
                 except WindlassError:
