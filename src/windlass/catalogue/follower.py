@@ -67,7 +67,7 @@ class Follower:
         self._heard: set[int] = set()
         self._read_at = float("-inf")
         self._trimmed_at = clock()
-        self._failing = False
+        self._failing: type[Exception] | None = None
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="windlass-follower", daemon=True)
 
@@ -137,26 +137,28 @@ class Follower:
             except Exception as error:  # noqa: BLE001 - whatever it is, the next read may succeed
                 self._fails(error)
             else:
-                if self._failing:
-                    self._failing = False
+                if self._failing is not None:
+                    self._failing = None
                     log.info("follower_current", message="The record of keys is followed again.")
             self._stopping.wait(self._interval)
 
     def _fails(self, error: Exception) -> None:
         """Say it once, not five times a second."""
+        known, self._failing = self._failing, type(error)
+        if known is type(error):
+            return
         if isinstance(error, PositionUnknown):
             log.warning(
                 "follower_rebuilds",
                 message=f"{error.detail} The filter is built anew; until then the database is asked.",
             )
-        elif not self._failing:
+        else:
             log.warning(
                 "follower_behind",
                 message=f"The record of keys cannot be read: {error} After {self._max_lag:g} s without it the"
                 " database is asked for every product.",
                 exc_info=None if isinstance(error, WindlassError) else error,
             )
-        self._failing = True
 
     def _tidy(self) -> None:
         """Now and then, take away what everybody has read."""

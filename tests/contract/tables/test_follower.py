@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from tests.contract.tables.conftest import Program
 from tests.harness import until
@@ -275,6 +276,21 @@ def test_a_rebuild_that_fails_is_tried_again(
     server.read()
     assert server.follower.current()
     assert server.get("a")[0]
+
+
+def test_a_trigger_that_is_gone_is_said_once(server: Server, program: Program) -> None:
+    """Planted defect: a line five times a second, for as long as it is gone."""
+    if program.engine.dialect.name == "postgresql":
+        program("DROP TRIGGER windlass_record ON products")
+    else:
+        program("DROP TRIGGER windlass_record_update_products")
+    with capture_logs() as lines:
+        for _ in range(3):
+            with pytest.raises(PositionUnknown) as refused:
+                server.read()
+            server.follower._fails(refused.value)
+    assert [line["event"] for line in lines] == ["follower_rebuilds"]
+    assert server.get("absent") == (False, "database")
 
 
 # --- the thread -----------------------------------------------------------------------------------
