@@ -324,7 +324,7 @@ def test_a_trim_leaves_the_newest_rows(products: Products, record: Record, progr
 
 
 def test_a_trim_leaves_no_position_that_would_miss_a_row(crowd: Products) -> None:
-    """Planted defects: what has to stay behind is still a position, which lacks `first`; `second` is trimmed."""
+    """Planted defects: what has to stay is still a position, which lacks `first`; `second` is trimmed."""
     record, program = writes_of(crowd)
     with program.engine.connect() as first, program.engine.connect() as second:
         add(first, "first")
