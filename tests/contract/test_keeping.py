@@ -22,7 +22,7 @@ from tests.postgresql import PostgreSQL
 from tests.redis_server import RedisServer
 from windlass.catalogue.keeping import Keeper
 from windlass.catalogue.products import Products
-from windlass.catalogue.service import DATABASE
+from windlass.catalogue.service import DATABASE, Catalogue
 from windlass.database import sqlite_url
 from windlass.errors import StoreUnavailable
 from windlass.guard.bloom import SECTOR, BloomFilter
@@ -374,6 +374,24 @@ def test_a_record_that_ends_is_answered_with_a_rebuild(on_disk: House, events: E
     events.clear()
     assert missing(on_disk.keeper(products), ["a", "b"]) == []
     assert [each["event"] for each in events] == ["filter_loaded"]
+
+
+def test_a_record_that_begins_later_is_used_from_then_on(on_disk: House, events: Events) -> None:
+    """Planted defect: no position, so no save, until the next start."""
+    products = on_disk.products()
+    write(products, ["a"])
+    products._database.change(lambda connection: connection.exec_driver_sql("DELETE FROM windlass_keys"))
+    catalogue = Catalogue(products, on_disk.keeper(products))
+    assert told(events, "filter_without_record")
+    catalogue.keeper.save()
+    assert not on_disk.file.exists()
+    write(products, ["b"])
+    catalogue.keeper.save()
+    catalogue.keeper._wake.set()
+    until(lambda: told(events, "filter_rebuilt"), 60)
+    catalogue.close()
+    assert missing(on_disk.keeper(), ["a", "b"]) == []
+    assert events[-1]["event"] == "filter_loaded"
 
 
 # --- what cannot be saved -------------------------------------------------------------------------

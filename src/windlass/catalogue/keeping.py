@@ -281,7 +281,10 @@ class Keeper:
 
         There are such ids: a write of another process, or one whose outcome its server did not live to see.
         """
-        if self._record is None or self.position is None:
+        if self._record is None:
+            return 0
+        if self.position is None:
+            self._unproved = self._end_of_record() is not None
             return 0
         ids, now = self._record.since(self.position)
         added = self.filter.update(ids)
@@ -293,10 +296,12 @@ class Keeper:
         if self._record is None:
             return None
         try:
-            return self._record.position()
+            position = self._record.position()
         except PositionUnknown as error:
             self._trouble("filter_without_record", f"The filter is built at each start: {error}")
             return None
+        self._trouble("filter_without_record", None)
+        return position
 
     def _save(self) -> bool:
         """Whether what is saved is complete up to `_position`.

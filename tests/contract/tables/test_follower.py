@@ -298,7 +298,7 @@ def test_a_trigger_that_is_gone_is_said_once(server: Server, program: Program) -
 
 @pytest.fixture
 def catalogue(url: str, tmp_path: Path) -> Iterator[Catalogue]:
-    opened = Catalogue.open(tmp_path, build, url=url, max_lag_seconds=60, synchronous="off")
+    opened = Catalogue.open(tmp_path, b"s" * 16, url=url, max_lag_seconds=60, synchronous="off")
     yield opened
     opened.close()
     assert "windlass-follower" not in [thread.name for thread in threading.enumerate()]
@@ -324,7 +324,7 @@ def test_a_database_that_is_away_for_a_while(tmp_path: Path) -> None:
     postgresql = PostgreSQL()
     try:
         url = postgresql.database()
-        catalogue = Catalogue.open(tmp_path, build, url=url, max_lag_seconds=5)
+        catalogue = Catalogue.open(tmp_path, b"s" * 16, url=url, max_lag_seconds=5)
         follower = catalogue.follower
         assert follower is not None
         until(follower.current, 30)
@@ -346,7 +346,7 @@ def test_without_a_record_there_is_nothing_to_follow(url: str, tmp_path: Path, p
     program("CREATE TABLE goods (id TEXT PRIMARY KEY, title TEXT, cost NUMERIC)")
     goods = Existing("goods", key="id", name="title", price="cost")
     with pytest.raises(StartError, match="products trigger"):
-        Catalogue.open(tmp_path, build, url=url, table=goods, read_only=True, max_lag_seconds=1)
+        Catalogue.open(tmp_path, b"s" * 16, url=url, table=goods, read_only=True, max_lag_seconds=1)
 
 
 def test_a_reader_of_a_table_follows_the_trigger_that_its_owner_made(
@@ -355,7 +355,7 @@ def test_a_reader_of_a_table_follows_the_trigger_that_its_owner_made(
     program("CREATE TABLE goods (id TEXT PRIMARY KEY, title TEXT, cost NUMERIC)")
     goods = Existing("goods", key="id", name="title", price="cost", trigger=True)
     Products(url, table=goods).close()
-    opened = Catalogue.open(tmp_path, build, url=url, table=goods, read_only=True, max_lag_seconds=60)
+    opened = Catalogue.open(tmp_path, b"s" * 16, url=url, table=goods, read_only=True, max_lag_seconds=60)
     program("INSERT INTO goods VALUES ('a', 'rope', 2)")
     until(lambda: run(opened.get("a")).value == product("a", "rope", 2), 30)
     with pytest.raises(CatalogueReadOnly):
