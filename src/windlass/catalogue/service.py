@@ -8,16 +8,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import redis
+import structlog
+
 from windlass.catalogue.existing import Existing
 from windlass.catalogue.follower import Follower
 from windlass.catalogue.keeping import Keeper, Kept
 from windlass.catalogue.product import Product
 from windlass.catalogue.products import Products
 from windlass.catalogue.record import Position, Record
+from windlass.catalogue.writers import Lock, Sole, lock_of, take
 from windlass.database import sqlite_url
 from windlass.errors import StartError
 from windlass.guard.guard import Answer, Guard, Limits
-from windlass.guard.saved import OnDisk, Storage
+from windlass.guard.journal import Journal
+from windlass.guard.redis import FAKE, connect
+from windlass.guard.saved import KEY, InRedis, OnDisk, Storage
+from windlass.guard.views import Views
 
 DATABASE = "catalogue.db"
 FILTER = "catalogue.filter"
@@ -25,18 +32,28 @@ _PRODUCT = 200
 """Bytes of a product in memory beside its id and name."""
 
 
+_PATIENCE = 5.0
+"""Seconds that a start waits for the other servers' news, so that its first answers are from memory."""
+
+log = structlog.get_logger("windlass.catalogue")
+
+
 class Catalogue:
     """Products, looked up through a guard and written past it.
 
-    This process is the only one that writes, unless a follower hears of the others.
+    Who else writes them decides how the guard knows of it: nobody, which a lock makes sure of; other servers,
+    which tell each other in Redis; or any program, whose writes a trigger records.
     """
 
     def __init__(self, products: Products, keeper: Keeper, *, limits: Limits | None = None) -> None:
         """`keeper` has the filter of all ids that there are; it is started here, and closed with this."""
-        self.follower: Follower | None = None
         self.products = products
         self.keeper = keeper
         self.guard: Guard[Product] = Guard(keeper.filter, products.get, weigh=_weight, limits=limits)
+        self.follower: Follower | None = None
+        self.views: Views | None = None
+        self._sole: Sole | None = None
+        self._lock: Lock | None = None
         keeper.start(self.guard)
 
     @classmethod
@@ -49,6 +66,8 @@ class Catalogue:
         table: Existing | None = None,
         read_only: bool = False,
         max_lag_seconds: float | None = None,
+        redis_url: str | None = None,
+        state_key: str = KEY,
         synchronous: str = "full",
         storage: Storage | None = None,
         limits: Limits | None = None,
@@ -56,22 +75,37 @@ class Catalogue:
     ) -> Catalogue:
         """The catalogue of a data directory, or of the database at `url`. Raises StartError; blocks.
 
-        Its filter, made under the installation's `secret`, is kept in `storage`, or in the data directory;
-        `filter` are further arguments of `Keeper`. Where others than Windlass write the table,
-        `max_lag_seconds` says how long their writes may be unknown here.
+        Its filter, made under the installation's `secret`, is kept in `storage`, or in Redis under
+        `state_key`, or in the data directory; `filter` are further arguments of `Keeper`. At `redis_url`
+        several servers of one database tell each other of their writes. Where others than Windlass write the
+        table, `max_lag_seconds` says how long their writes may be unknown here.
         """
         url = url or sqlite_url(data_dir / DATABASE)
         products = Products(url, table=table, read_only=read_only, synchronous=synchronous)
+        lock: Lock | None = None
         try:
             record = None if max_lag_seconds is None else _kept(products.record)
-            storage = storage or OnDisk(data_dir / FILTER)
+            if record is None and not read_only:
+                name = table.table if table is not None else ""
+                lock = take(lock_of(url, name, shared=redis_url is not None))
+            if redis_url is not None:
+                secret = _shared_secret(Journal(connect(redis_url), state_key), secret)
+                storage = storage or InRedis(connect(redis_url), state_key)
+            storage = storage or OnDisk(data_dir / FILTER, state_key)
             keeper = Keeper(products, products.record, storage, secret, trim=not read_only, **filter)
         except BaseException:
+            if lock is not None:
+                lock.close()
             products.close()
             raise
         catalogue = cls(products, keeper, limits=limits)
         if record is not None and max_lag_seconds is not None:
             catalogue._follow(record, max_lag_seconds)
+        elif redis_url is not None:
+            catalogue._lock = lock
+            catalogue._share(redis_url, state_key, secret)
+        elif lock is not None:
+            catalogue.guard.peers = catalogue._sole = Sole(lock, keeper.catch_up)
         return catalogue
 
     def _follow(self, record: Record, max_lag_seconds: float) -> None:
@@ -86,12 +120,41 @@ class Catalogue:
         self.guard.peers = self.follower
         self.follower.start(self.keeper.position)
 
+    def _share(self, redis_url: str, state_key: str, secret: bytes) -> None:
+        self.views = Views(
+            self.guard,
+            connect(redis_url),
+            self.keeper.catch_up,
+            state_key=state_key,
+            # What is made up in this process was never anywhere else.
+            first=self.products.is_first_epoch if not redis_url.startswith(FAKE) else lambda _: True,
+            secret=secret,
+        )
+        self.guard.peers = self.views
+        self.views.start(_PATIENCE)
+
     def close(self) -> None:
         """Save the filter, finish what is under way in the database, then refuse everything. Blocks."""
         if self.follower is not None:
             self.follower.stop()
+        if self.views is not None:
+            self.views.close()
         self.keeper.close()
+        if self._sole is not None:
+            self._sole.close()
+        if self._lock is not None:
+            self._lock.close()
         self.products.close()
+
+    def bypassed(self) -> str | None:
+        """Why look-ups go past what is in memory, None where they do not."""
+        if self.guard.peers.current():
+            return None
+        if self.views is not None:
+            return self.views.status().reason
+        if self.follower is not None:
+            return "What others have written is not known in time."
+        return "Another Windlass writes the products, and this one does not hear of it."
 
     def stats(self) -> Kept:
         """The filter's figures."""
@@ -141,6 +204,15 @@ class Catalogue:
     async def page(self, after: str = "", limit: int = 100) -> Sequence[Product]:
         """Up to `limit` products whose ids come after `after`, in the order of their UTF-8."""
         return await self.products.page(after, limit)
+
+
+def _shared_secret(journal: Journal, own: bytes) -> bytes:
+    """The secret of the filters of all servers; our own where Redis is away."""
+    try:
+        return journal.secret(own)
+    except (redis.RedisError, OSError) as error:
+        log.warning("no_shared_secret", message=f"Redis is away, so the filter is this server's own: {error}")
+        return own
 
 
 def _kept(record: Record | None) -> Record:

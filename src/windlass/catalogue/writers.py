@@ -40,23 +40,28 @@ class Lock(Protocol):
         """Let it go."""
 
 
+def take(lock: Lock) -> Lock:
+    """Take a lock. Raises StartError where another writes who would not hear of us."""
+    if lock.held() is False:
+        lock.close()
+        raise StartError(
+            "Another Windlass writes the products in this database, and would not hear of what this one"
+            " adds. Give all of them the same --redis, or stop the other one."
+        )
+    return lock
+
+
 class Sole(Alone):
-    """This process alone writes, or those do who hold the lock together with it."""
+    """This process alone writes, as long as the lock is its own."""
 
     def __init__(self, lock: Lock, regained: Callable[[], None]) -> None:
-        """Raises StartError where another writes who does not know of us. `regained` is called when the lock
-        was another's for a while and is ours again: who knows what was written meanwhile. It may raise."""
-        self._lock = lock
+        """`regained` is called when the lock was another's for a while and is ours again: who knows what was
+        written meanwhile. It may raise. Raises StartError where another writes."""
+        self._lock = take(lock)
         self._regained = regained
         self._ours = True
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="windlass-catalogue-lock", daemon=True)
-        if lock.held() is False:
-            lock.close()
-            raise StartError(
-                "Another Windlass writes the products in this database, and would not hear of what this one"
-                " adds. Give all of them the same --redis, or stop the other one."
-            )
         self._thread.start()
 
     def current(self) -> bool:

@@ -11,7 +11,7 @@ from redis.retry import Retry
 
 from windlass.errors import StartError
 
-_FAKE = "fakeredis://"
+FAKE = "fakeredis://"
 TIMEOUT = 2.0
 """Seconds until a Redis that does not answer counts as away."""
 
@@ -23,7 +23,7 @@ def connect(url: str, *, timeout: float = TIMEOUT) -> redis.Redis:
     `fakeredis://NAME` is one in this process, the same for all who give that name. Raises StartError for what
     is no URL of a Redis.
     """
-    if url.startswith(_FAKE):
+    if url.startswith(FAKE):
         return _fake(url)
     # A connection that idled may have been closed by the other side.
     retry = Retry(NoBackoff(), 1, (redis.ConnectionError,))
@@ -42,7 +42,7 @@ def _fake(url: str) -> redis.Redis:
         from fakeredis import FakeRedis
     except ImportError:
         raise StartError(
-            f"REDIS_URL is {_FAKE}, and the package fakeredis, made for tests, is not installed: "
+            f"REDIS_URL is {FAKE}, and the package fakeredis, made for tests, is not installed: "
             "install it, or give the URL of a Redis."
         ) from None
     return FakeRedis(server=_fake_server(url))

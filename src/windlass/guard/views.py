@@ -36,7 +36,6 @@ from typing import NamedTuple
 import redis
 import structlog
 
-from windlass.errors import StoreUnavailable
 from windlass.guard.announcements import Announcement, Announcements
 from windlass.guard.journal import Broken, Journal, Page, Standing
 from windlass.guard.place import LAPSE, LEASE, Hearer, Place
@@ -81,6 +80,7 @@ class Views:
         *,
         state_key: str = "bloom:filter",
         first: Callable[[str], bool] = lambda _: False,
+        secret: bytes | None = None,
         settle: float = SETTLE,
         clock: Callable[[], float] = boot_time,
         beside: Callable[[Callable[[], None]], object] | None = None,
@@ -89,7 +89,8 @@ class Views:
         blocks, and may raise; keys that are added to the filter meanwhile must be in it afterwards.
 
         `first` notes an epoch beside the source, and tells whether none but this one was ever noted there:
-        then nobody can have written under another. `beside` runs something beside the rounds. `client` is
+        then nobody can have written under another. `secret` is what `Journal.secret` gave: it is put back
+        where Redis has lost it. `beside` runs something beside the rounds. `client` is
         for nobody else.
         """
         self._guard, self._catch_up, self._first = guard, catch_up, first
@@ -102,7 +103,7 @@ class Views:
         self._new: deque[Announcement] = deque()
         self._ours = Announcements(self.name)
         self._renewals = 0
-        self._secret: bytes | None = None
+        self._secret = secret
         self._lost_epoch: str | None = None
         self._epoch, self._since = "", 0.0
         """The epoch that was joined last, and since when we know of it."""
@@ -113,6 +114,8 @@ class Views:
         self._again = -math.inf
         self._trim = False
         self._wake, self._closing = threading.Event(), threading.Event()
+        self._first_known = threading.Event()
+        """Memory is trusted, or it is known why that takes a while."""
         self._waiting = False
         self._threads: list[threading.Thread] = []
 
@@ -152,12 +155,14 @@ class Views:
 
     # --- for whoever runs it ------------------------------------------------------------------------
 
-    def start(self) -> None:
-        """Make rounds from now on, in threads."""
+    def start(self, patience: float = 0.0) -> None:
+        """Make rounds from now on, in threads; wait so many seconds at most until memory is trusted, where
+        nothing stands in the way."""
         for name, work in (("views", self._drive), ("views-wake", self._listen)):
             thread = threading.Thread(target=work, name=name, daemon=True)
             self._threads.append(thread)
             thread.start()
+        self._first_known.wait(patience)
 
     def close(self) -> None:
         """Trust nothing any more, tell what is left to tell, and go. Blocks, for seconds if Redis hangs."""
@@ -176,14 +181,6 @@ class Views:
         if place is not None:
             with contextlib.suppress(redis.RedisError, OSError):  # else they wait until it has lapsed
                 self._journal.leave(self.name)
-
-    def secret(self, own: bytes) -> bytes:
-        """The secret of all filters; `own`, if this is the first server. Blocks. Raises StoreUnavailable."""
-        try:
-            self._secret = self._journal.secret(own)
-        except (redis.RedisError, OSError) as error:
-            raise StoreUnavailable(f"Redis does not answer: {error}") from None
-        return self._secret
 
     def trim(self) -> None:
         """Cut what everybody has read from the log soon, long or not."""
@@ -216,6 +213,7 @@ class Views:
         except (redis.RedisError, OSError) as error:
             self._ours.give_up(self._clock())
             self._tell(f"Redis does not answer: {error}", only_if_lapsed=True)
+            self._first_known.set()
             return False
         heard = self._clock()
         if page.epoch != place.epoch or page.base > place.position:
@@ -235,6 +233,7 @@ class Views:
             self._until = sent + LEASE
             if lost and heard < self._until:
                 self._tell("")
+                self._first_known.set()
         else:
             self._bring_up_to_date(place, page, heard)
         return more
@@ -301,6 +300,7 @@ class Views:
         if not place.settled:
             left = self._since + self._settle - now
             if left > 0 and not page.settled:
+                self._first_known.set()
                 self._tell(
                     f"The announcements in Redis began anew; it trusts them in {left:.0f} s.", quiet=True
                 )

@@ -20,7 +20,7 @@ from starlette.exceptions import HTTPException
 from windlass import __version__
 from windlass.catalogue import initial
 from windlass.catalogue.existing import Existing
-from windlass.catalogue.service import FILTER, Catalogue
+from windlass.catalogue.service import Catalogue
 from windlass.clock import Clock, SystemClock
 from windlass.dispatch import Dispatch
 from windlass.dispatch.service import Timing
@@ -35,8 +35,6 @@ from windlass.errors import (
     Unauthenticated,
     WindlassError,
 )
-from windlass.guard.redis import connect
-from windlass.guard.saved import InRedis, OnDisk, Storage
 from windlass.judge.dispatching import Jobs
 from windlass.judge.jobs import Dispatch as JudgeDispatch
 from windlass.judge.service import Judge
@@ -337,7 +335,8 @@ def _catalogue(settings: Settings, secret: bytes) -> Catalogue:
         read_only=settings.products_read_only,
         max_lag_seconds=settings.max_lag_seconds if settings.products_writes == "elsewhere" else None,
         synchronous=settings.synchronous,
-        storage=_storage(settings),
+        redis_url=settings.redis or None,
+        state_key=settings.bloom_state_key,
         expected_items=settings.bloom_expected_items,
         false_positive_rate=settings.bloom_false_positive_rate,
         progress=Bar("Reading the products' ids") if sys.stderr.isatty() else None,
@@ -354,13 +353,6 @@ def _catalogue(settings: Settings, secret: bytes) -> Catalogue:
         catalogue.close()
         raise
     return catalogue
-
-
-def _storage(settings: Settings) -> Storage:
-    """Where the filter is kept: in Redis, where there is one."""
-    if settings.redis is None:
-        return OnDisk(settings.data_dir / FILTER, settings.bloom_state_key)
-    return InRedis(connect(settings.redis), settings.bloom_state_key)
 
 
 def _ordinary(

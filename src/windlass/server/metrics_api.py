@@ -13,7 +13,6 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from windlass.catalogue.service import Catalogue
-from windlass.guard.bloom import BloomFilter
 from windlass.server.models import Metrics
 from windlass.server.queue_admin import no_other_parameters, only
 
@@ -108,9 +107,7 @@ class _Families(Collector):
             ("negative_bytes", "Memory of those."),
         ):
             yield GaugeMetricFamily(f"windlass_product_{name}", text, value=getattr(now, name))
-        bloom = self._catalogue.guard.filter
-        assert isinstance(bloom, BloomFilter)
-        stats = bloom.stats()
+        stats = self._catalogue.stats()
         for name, text in (
             ("items", "Ids in the filter."),
             ("bits", "Bits of the filter."),

@@ -21,7 +21,6 @@ log = structlog.get_logger("windlass.server")
 
 _PATIENCE = 5
 """Seconds that the store has to answer, and the database."""
-_BYPASSED = "bypassed: it is not known here whether it is complete, so the database is asked"
 
 
 def router(queues: Queues, catalogue: Catalogue) -> APIRouter:
@@ -56,7 +55,7 @@ def router(queues: Queues, catalogue: Catalogue) -> APIRouter:
         reasons = await asyncio.gather(
             _failure("store", store.ping()), _failure("database", catalogue.products.ping())
         )
-        ready = not any(reasons)
+        ready, bypassed = not any(reasons), catalogue.bypassed()
         if not ready:
             response.status_code = 503
         return Health(
@@ -66,7 +65,7 @@ def router(queues: Queues, catalogue: Catalogue) -> APIRouter:
             parts={
                 **{name: reason or "ok" for name, reason in zip(("store", "database"), reasons, strict=True)},
                 "cache": "ok",
-                "filter": "ok" if catalogue.guard.peers.current() else _BYPASSED,
+                "filter": f"bypassed, so the database is asked: {bypassed}" if bypassed else "ok",
             },
             lag_seconds=catalogue.lag(),
         )
