@@ -510,10 +510,10 @@ def test_scopes_open_what_they_name(tmp_path: Path) -> None:
 
 def test_read_only_products_cannot_be_changed(tmp_path: Path) -> None:
     with Served(tmp_path, products_read_only=True) as api:
-        refused(api("POST", "/products", ROPE), 403, "forbidden")
-        refused(api("PUT", "/products/p", ROPE), 403, "forbidden")
-        refused(api("DELETE", "/products/p"), 403, "forbidden")
-        refused(api("POST", "/products:import", line("p").encode()), 403, "forbidden")
+        refused(api("POST", "/products", ROPE), 403, "catalogue_read_only")
+        refused(api("PUT", "/products/p", ROPE), 403, "catalogue_read_only")
+        refused(api("DELETE", "/products/p"), 403, "catalogue_read_only")
+        refused(api("POST", "/products:import", line("p").encode()), 403, "catalogue_read_only")
         absent(api("GET", "/products/p"), "bloom_filter")
 
 
