@@ -78,15 +78,18 @@ def script(dialect: str, watched: Watched) -> str:
 
 def install(connection: Connection, watched: Watched) -> str | None:
     """Have the record kept from now on, unless it is already. Why not, where it cannot be."""
-    here = " WHERE cluster = (SELECT system_identifier FROM pg_control_system())"
-    where = here if connection.dialect.name == "postgresql" else ""
-    # A record that came with a dump is of another cluster; there has to be a row to begin at.
-    rows = f"SELECT 1 FROM {watched.record}{where}"
-    first = f"INSERT INTO {watched.record} (key) SELECT NULL WHERE NOT EXISTS ({rows})"
-    there = installed(connection, watched)
+    needed = statements(connection.dialect.name, watched)
+    if installed(connection, watched):
+        here = " WHERE cluster = (SELECT system_identifier FROM pg_control_system())"
+        where = here if connection.dialect.name == "postgresql" else ""
+        row = connection.execute(text(plain(f"SELECT 1 FROM {watched.record}{where} LIMIT 1"))).first()
+        if row is not None:
+            return None
+        # A record that came with a dump is of another cluster; there has to be a row to begin at.
+        needed = needed[-1:]
     try:
         with connection.begin_nested():
-            for statement in [first] if there else statements(connection.dialect.name, watched):
+            for statement in needed:
                 connection.execute(text(plain(statement)))
     except DBAPIError as error:
         return str(error.orig).splitlines()[0]
