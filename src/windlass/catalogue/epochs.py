@@ -25,6 +25,6 @@ def is_first(database: Database, epoch: str) -> bool:
         if connection.execute(select(_epoch.c.epoch)).scalar_one_or_none() is None:
             with contextlib.suppress(IntegrityError), connection.begin_nested():  # another may be faster
                 connection.execute(insert(_epoch).values(one=1, epoch=epoch))
-        return connection.execute(select(_epoch.c.epoch)).scalar_one() == epoch
+        return bool(connection.execute(select(_epoch.c.epoch)).scalar_one() == epoch)
 
     return database.change(step)
