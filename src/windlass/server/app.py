@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-import sys
 import threading
 from collections.abc import Callable, MutableMapping
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -18,8 +16,6 @@ from pydantic import SecretStr
 from starlette.exceptions import HTTPException
 
 from windlass import __version__
-from windlass.catalogue import initial
-from windlass.catalogue.existing import Existing
 from windlass.catalogue.service import Catalogue
 from windlass.clock import Clock, SystemClock
 from windlass.dispatch import Dispatch
@@ -30,7 +26,6 @@ from windlass.errors import (
     MethodNotAllowed,
     NotFound,
     RunnerUnknown,
-    StartError,
     StoreClosed,
     Unauthenticated,
     WindlassError,
@@ -43,6 +38,7 @@ from windlass.server import (
     catalogue_api,
     catalogue_bodies,
     catalogue_docs,
+    catalogue_setup,
     docs_page,
     job_api,
     job_docs,
@@ -57,7 +53,6 @@ from windlass.server import (
     status_api,
 )
 from windlass.server.auth import STRANGER, Door, Principal
-from windlass.server.bar import Bar
 from windlass.server.body import Reading, check_json
 from windlass.server.catalogue_api import CatalogueApi
 from windlass.server.job_api import JobApi
@@ -137,7 +132,7 @@ class Windlass:
                 synchronous=self.settings.synchronous,
             )
             try:
-                self.catalogue = _catalogue(self.settings, self.store.secret)
+                self.catalogue = catalogue_setup.open_catalogue(self.settings, self.store.secret)
             except BaseException:
                 self.judge.close()
                 raise
@@ -311,48 +306,6 @@ async def _refuse(send: SendEvent, error: WindlassError) -> None:
 
 def _plain(secret: SecretStr | None) -> str | None:
     return secret.get_secret_value() if secret is not None else None
-
-
-def _catalogue(settings: Settings, secret: bytes) -> Catalogue:
-    """The products behind their guard, with those of the file of initial ids. Raises StartError; blocks."""
-
-    table = None
-    if settings.products_table is not None:
-        if settings.products_file is not None:
-            raise StartError("A file of initial ids is for Windlass's own table, not for products_table.")
-        table = Existing(
-            settings.products_table,
-            key=settings.products_key,
-            name=settings.products_name or None,
-            price=settings.products_price or None,
-            trigger=settings.products_trigger,
-        )
-    catalogue = Catalogue.open(
-        settings.data_dir,
-        secret,
-        url=settings.database or None,
-        table=table,
-        read_only=settings.products_read_only,
-        max_lag_seconds=settings.max_lag_seconds if settings.products_writes == "elsewhere" else None,
-        synchronous=settings.synchronous,
-        redis_url=settings.redis or None,
-        state_key=settings.bloom_state_key,
-        expected_items=settings.bloom_expected_items,
-        false_positive_rate=settings.bloom_false_positive_rate,
-        progress=Bar("Reading the products' ids") if sys.stderr.isatty() else None,
-    )
-    if table is not None or settings.products_read_only:
-        return catalogue
-    file = settings.products_file or settings.data_dir / initial.FILE
-    try:
-        if settings.products_file or file.exists():
-            # On a loop of its own: whoever opens us may have one that runs already.
-            with ThreadPoolExecutor(1, "windlass-initial-products") as thread:
-                thread.submit(asyncio.run, initial.load(catalogue, file)).result()
-    except BaseException:
-        catalogue.close()
-        raise
-    return catalogue
 
 
 def _ordinary(
