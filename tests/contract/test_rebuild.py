@@ -333,6 +333,46 @@ def test_threads_that_write_beside_many_rebuilds_lose_nothing(house: House) -> N
     assert [each for each in answered[0] + answered[1] if each not in catalogue.keeper.filter] == []
 
 
+# --- for those who have missed something ----------------------------------------------------------
+
+
+def test_one_who_catches_up_has_all_that_there_is(house: House) -> None:
+    """Planted defect: only what was heard of."""
+    catalogue = house.catalogue()
+    run(house.products().put(some(numbered(30, "of another server"))))
+    catalogue.keeper.catch_up()
+    assert lost(catalogue, numbered(30, "of another server")) == []
+
+
+def test_without_a_record_one_who_catches_up_reads_all_ids(
+    sqlite: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted defect: content with the rebuild under way, which has passed by what is new."""
+    products = sqlite.products()
+    monkeypatch.setattr(products, "record", None)
+    catalogue = Catalogue(products, sqlite.keeper(products))
+    scan = Scan(catalogue, monkeypatch)
+    begun, go = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        begun.set()
+        go.wait(60)
+
+    scan.at["end"] = hold
+    first = threading.Thread(target=catalogue.keeper.make_anew)
+    first.start()
+    assert begun.wait(60)
+    run(sqlite.products().put(some(["a"])))
+    second = threading.Thread(target=catalogue.keeper.catch_up)
+    second.start()
+    go.set()
+    first.join(60)
+    second.join(60)
+    assert scan.scans == 2
+    assert lost(catalogue, ["a"]) == []
+    catalogue.close()
+
+
 # --- one at a time, and no harm -------------------------------------------------------------------
 
 
