@@ -41,9 +41,7 @@ def open_catalogue(settings: Settings, secret: bytes) -> Catalogue:
         state_key=settings.bloom_state_key,
         expected_items=settings.bloom_expected_items,
         false_positive_rate=settings.bloom_false_positive_rate,
-        limits=Limits(
-            settings.cache_bytes, settings.negative_cache_bytes, settings.negative_cache_seconds
-        ),
+        limits=Limits(settings.cache_bytes, settings.negative_cache_bytes, settings.negative_cache_seconds),
         progress=Bar("Reading the products' ids") if sys.stderr.isatty() else None,
     )
     if table is not None or settings.products_read_only:
