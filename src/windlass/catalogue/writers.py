@@ -37,7 +37,7 @@ class Lock(Protocol):
         """Take it where it is not held (blocks). False: somebody else has it; None: nobody can tell now."""
 
     def close(self) -> None:
-        """Let it go."""
+        """Let it go, if it is held."""
 
 
 def take(lock: Lock) -> Lock:
@@ -130,7 +130,9 @@ class _File:
         return True
 
     def close(self) -> None:
-        os.close(self._file)
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
 
 
 class _Session:
