@@ -261,7 +261,7 @@ def _be_patient(engine: Engine, patience: float, *, read_only: bool) -> None:
     The latter is for a server process that is stopped, or a network that swallows packets: TCP's own
     keep-alives do not see the first, as the kernel answers them.
     """
-    import psycopg  # half of a start with SQLite, which does without
+    import psycopg  # here, as a start with SQLite does without
 
     class Patient(psycopg.Connection[Any]):
         def wait(self, gen: Generator[Any, Any, R], *arguments: Any, **options: Any) -> R:

@@ -28,7 +28,7 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
 from windlass.catalogue.epochs import is_first
@@ -268,6 +268,8 @@ _id_of = attrgetter("product_id")
 def _insertion(dialect: str, columns: Columns) -> Insert:
     """The statement that adds a row; where its key is taken none, if the database has such a statement."""
     if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql  # here, as a start with SQLite does without
+
         return postgresql.insert(columns.table).on_conflict_do_nothing(index_elements=[columns.key])
     if dialect == "sqlite":
         return sqlite.insert(columns.table).on_conflict_do_nothing(index_elements=[columns.key])
@@ -276,9 +278,12 @@ def _insertion(dialect: str, columns: Columns) -> Insert:
 
 def _placeholders(dialect: str) -> Insert:
     """One statement for many ids, which come as an array in JSON: 20 times as fast as values one by one."""
-    into = postgresql.insert(products) if dialect == "postgresql" else sqlite.insert(products)
+    into: postgresql.Insert | sqlite.Insert = sqlite.insert(products)
     listed: Any = bindparam("ids", type_=Text)
     if dialect == "postgresql":
+        from sqlalchemy.dialects import postgresql
+
+        into = postgresql.insert(products)
         listed = func.json_array_elements_text(cast(listed, JSON)).table_valued("value")
     else:
         listed = func.json_each(listed).table_valued("value")

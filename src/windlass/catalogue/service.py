@@ -6,9 +6,8 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import redis
 import structlog
 
 from windlass.catalogue.existing import Existing
@@ -21,10 +20,10 @@ from windlass.catalogue.writers import Lock, Sole, lock_of, take
 from windlass.database import sqlite_url
 from windlass.errors import StartError
 from windlass.guard.guard import Answer, Guard, Limits
-from windlass.guard.journal import Journal
-from windlass.guard.redis import FAKE, connect
 from windlass.guard.saved import KEY, InRedis, OnDisk, Storage
-from windlass.guard.views import Views
+
+if TYPE_CHECKING:
+    from windlass.guard.views import Views
 
 DATABASE = "catalogue.db"
 FILTER = "catalogue.filter"
@@ -89,7 +88,9 @@ class Catalogue:
                 name = table.table if table is not None else ""
                 lock = take(lock_of(url, name, shared=redis_url is not None))
             if redis_url is not None:
-                secret = _shared_secret(Journal(connect(redis_url), state_key), secret)
+                from windlass.guard.redis import connect  # here, as a start without a Redis does without
+
+                secret = _shared_secret(redis_url, state_key, secret)
                 storage = storage or InRedis(connect(redis_url), state_key)
             storage = storage or OnDisk(data_dir / FILTER, state_key)
             keeper = Keeper(products, products.record, storage, secret, trim=not read_only, **filter)
@@ -121,6 +122,9 @@ class Catalogue:
         self.follower.start(self.keeper.position)
 
     def _share(self, redis_url: str, state_key: str, secret: bytes) -> None:
+        from windlass.guard.redis import FAKE, connect
+        from windlass.guard.views import Views
+
         self.views = Views(
             self.guard,
             connect(redis_url),
@@ -210,10 +214,15 @@ class Catalogue:
         return await self.products.page(after, limit)
 
 
-def _shared_secret(journal: Journal, own: bytes) -> bytes:
+def _shared_secret(redis_url: str, state_key: str, own: bytes) -> bytes:
     """The secret of the filters of all servers; our own where Redis is away."""
+    import redis
+
+    from windlass.guard.journal import Journal
+    from windlass.guard.redis import connect
+
     try:
-        return journal.secret(own)
+        return Journal(connect(redis_url), state_key).secret(own)
     except (redis.RedisError, OSError) as error:
         log.warning("no_shared_secret", message=f"Redis is away, so the filter is this server's own: {error}")
         return own

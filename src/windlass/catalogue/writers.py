@@ -15,14 +15,16 @@ import threading
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import psycopg
 import structlog
 from sqlalchemy import make_url
 
 from windlass.errors import StartError
 from windlass.guard.guard import Alone
+
+if TYPE_CHECKING:
+    import psycopg
 
 log = structlog.get_logger("windlass.catalogue")
 
@@ -145,6 +147,8 @@ class _Session:
         self._connection: psycopg.Connection | None = None
 
     def held(self) -> bool | None:
+        import psycopg  # here, as a start with SQLite does without
+
         try:
             if self._connection is not None:
                 self._connection.execute("SELECT 1")
@@ -163,6 +167,8 @@ class _Session:
         return False
 
     def close(self) -> None:
+        import psycopg
+
         if self._connection is not None:
             with contextlib.suppress(psycopg.Error):
                 self._connection.close()

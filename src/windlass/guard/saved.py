@@ -14,12 +14,13 @@ import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol, TypeVar, cast
-
-import redis
+from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from windlass.errors import FilterStateRefused, StoreFull, StoreUnavailable
 from windlass.guard.bloom import SECTOR
+
+if TYPE_CHECKING:
+    import redis
 
 T = TypeVar("T")
 
@@ -203,6 +204,8 @@ class InRedis:
         return f"Redis, under {self.key}"
 
     def _ask(self, step: Callable[[], T]) -> T:
+        import redis  # here, as a start without a Redis does without
+
         try:
             return step()
         except redis.WatchError:

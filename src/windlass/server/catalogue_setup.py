@@ -11,7 +11,6 @@ from windlass.catalogue.existing import Existing
 from windlass.catalogue.service import Catalogue
 from windlass.errors import StartError
 from windlass.guard.guard import Limits
-from windlass.server.bar import Bar
 from windlass.settings import Settings
 
 
@@ -29,6 +28,11 @@ def open_catalogue(settings: Settings, secret: bytes) -> Catalogue:
             price=settings.products_price or None,
             trigger=settings.products_trigger,
         )
+    progress = None
+    if sys.stderr.isatty():
+        from windlass.server.bar import Bar  # here, as a service's start does without
+
+        progress = Bar("Reading the products' ids")
     catalogue = Catalogue.open(
         settings.data_dir,
         secret,
@@ -42,7 +46,7 @@ def open_catalogue(settings: Settings, secret: bytes) -> Catalogue:
         expected_items=settings.bloom_expected_items,
         false_positive_rate=settings.bloom_false_positive_rate,
         limits=Limits(settings.cache_bytes, settings.negative_cache_bytes, settings.negative_cache_seconds),
-        progress=Bar("Reading the products' ids") if sys.stderr.isatty() else None,
+        progress=progress,
     )
     if table is not None or settings.products_read_only:
         return catalogue
