@@ -2,32 +2,50 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections import UserDict
+from importlib import import_module
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from windlass import __version__
-from windlass.cli import (
-    doctor,
-    job,
-    jobs,
-    key,
-    problem,
-    products,
-    queue,
-    receive,
-    runner,
-    runners,
-    send,
-    serve,
-    status,
-    submission,
-    submit,
-    torture,
-)
+
+_MODULES = (
+    "serve", "runner", "key", "send", "receive", "status", "queue", "problem", "submit", "submission", "jobs",
+    "job", "runners", "products", "torture", "doctor",
+)  # fmt: skip
+"""Each has the function of one command, or an `app` of several, under its own name."""
+
+
+class _Commands(UserDict[str, Any]):
+    """The commands by name. A module is imported when it is asked for: the others are a tenth of a start."""
+
+    def __getitem__(self, name: str) -> Any:
+        if self.data[name] is None:
+            self.data[name] = _command(name)
+        return self.data[name]
+
+
+class _Program(TyperGroup):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.commands = _Commands(dict.fromkeys(_MODULES))
+
+
+def _command(name: str) -> Any:
+    module = import_module(f"windlass.cli.{name}")
+    alone = typer.Typer(rich_markup_mode=None)
+    if hasattr(module, "app"):
+        alone.add_typer(module.app, name=name)
+    else:
+        alone.command()(getattr(module, name))
+    return typer.main.get_group(alone).commands[name]
+
 
 app = typer.Typer(
     name="windlass",
+    cls=_Program,
     help="A self-hosted work server: durable queues over plain HTTP, jobs for runners, a judge,"
     " products behind a guard.",
     no_args_is_help=True,
@@ -50,24 +68,6 @@ def _windlass(
     ] = False,
 ) -> None:
     """A self-hosted work server: durable queues over plain HTTP."""
-
-
-app.command()(serve.serve)
-app.command()(runner.runner)
-app.add_typer(key.app, name="key")
-app.command()(send.send)
-app.command()(receive.receive)
-app.command()(status.status)
-app.add_typer(queue.app, name="queue")
-app.add_typer(problem.app, name="problem")
-app.command()(submit.submit)
-app.add_typer(submission.app, name="submission")
-app.command()(jobs.jobs)
-app.add_typer(job.app, name="job")
-app.command()(runners.runners)
-app.add_typer(products.app, name="products")
-app.command()(torture.torture)
-app.command()(doctor.doctor)
 
 
 def main() -> None:

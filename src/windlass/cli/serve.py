@@ -90,8 +90,10 @@ def serve(
       WINDLASS_REGISTRATION_TOKEN=$(cat token) windlass serve --host 10.0.0.5
       windlass serve --database postgresql://shop@db.example/shop --products-file ids.txt
     """
+    import gc
     import os
 
+    gc.disable()  # until the server is ready: what a start makes stays, and to look at it takes a tenth of it
     from windlass import logs, settings  # the client commands start faster without
 
     if config is not None:
@@ -119,3 +121,5 @@ def serve(
     except WindlassError as error:
         typer.echo(f"windlass: {error.detail}", err=True)
         raise typer.Exit(1) from None
+    finally:
+        gc.enable()
