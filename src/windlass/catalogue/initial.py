@@ -15,7 +15,7 @@ from windlass.errors import StartError
 
 FILE = "products.txt"
 """In the data directory."""
-_BATCH = 10_000
+_BATCH = 20_000
 _TOLD = 100_000
 
 log = structlog.get_logger("windlass.catalogue")

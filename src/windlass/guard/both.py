@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from windlass.guard.guard import Filter
 
 
@@ -18,3 +20,7 @@ class Both:
     def add(self, key: str, /) -> object:
         self._new.add(key)
         return self._old.add(key)
+
+    def update(self, keys: Collection[str], /) -> object:
+        self._new.update(keys)
+        return self._old.update(keys)

@@ -35,6 +35,8 @@ R = TypeVar("R")
 
 Source = Literal["bloom_filter", "negative_cache", "cache", "database"]
 
+_MANY = 100
+"""Keys from which on a filter is faster with all at once."""
 _ENTRY = 350
 """Bytes that an entry costs beside its key and value: the dictionaries and the links of the caches."""
 
@@ -46,6 +48,9 @@ class Filter(Protocol):
 
     def add(self, key: str, /) -> object:
         """Take it in; any thread may ask meanwhile."""
+
+    def update(self, keys: Collection[str], /) -> object:
+        """Take many in, faster than one by one."""
 
 
 class Peers(Protocol):
@@ -295,8 +300,7 @@ class Guard(Generic[V]):
         with self._lock:
             self._writing.update(keys)
             self._drop(keys)
-        for key in keys:
-            self.filter.add(key)
+        self._take_in(keys)
 
     def heard_end(self, keys: Collection[str], *, sure: bool = True) -> None:
         """A write that was heard to begin has ended; not `sure`: it may still come to pass. Any thread."""
@@ -333,8 +337,7 @@ class Guard(Generic[V]):
         sure = True
         try:
             if adding:
-                for key in keys:
-                    self.filter.add(key)
+                self._take_in(keys)
             begun = await self.peers.begin(keys)
             try:
                 result = await operation()
@@ -347,15 +350,22 @@ class Guard(Generic[V]):
         finally:
             self.heard_end(keys, sure=sure)
 
+    def _take_in(self, keys: Collection[str]) -> None:
+        if len(keys) >= _MANY:
+            self.filter.update(keys)
+            return
+        for key in keys:
+            self.filter.add(key)
+
     def _doubt(self) -> None:
         self._doubt_until = self._monotonic() + self._limits.doubt_seconds
 
     def _drop(self, keys: Collection[str]) -> None:
         """Forget what is known of these keys, and let no query that is under way teach it again."""
-        for key in keys:
-            self._cache.pop(key, None)
-            self._absent.pop(key, None)
-            self._queries.pop(key, None)
+        for remembered in (self._cache, self._absent, self._queries):
+            if remembered:  # a first load of a million keys need not look for each
+                for key in keys:
+                    remembered.pop(key, None)
 
     def _run(self, work: Coroutine[Any, Any, R]) -> asyncio.Task[R]:
         task = asyncio.ensure_future(work)

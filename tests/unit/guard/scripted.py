@@ -18,6 +18,9 @@ class ExactFilter:
     def add(self, key: str, /) -> None:
         self.keys.add(key)
 
+    def update(self, keys: Iterable[str], /) -> None:
+        self.keys.update(keys)
+
 
 class Query:
     """One query at the source: it looks when told to, and answers when told to."""

@@ -13,6 +13,7 @@ import pytest
 from tests.unit.guard.scripted import ExactFilter, Source, settle
 from windlass.errors import Conflict, StoreUnavailable
 from windlass.guard.bloom import BloomFilter
+from windlass.guard.both import Both
 from windlass.guard.guard import Answer, Guard, Limits
 
 T = TypeVar("T")
@@ -275,14 +276,37 @@ def test_what_was_written_is_found_whatever_was_remembered() -> None:
     run(scenario())
 
 
-def test_a_key_is_in_the_filter_before_it_is_in_the_source() -> None:
-    """Planted defect: filter.add after the operation: a crash between them is a false negative for good."""
+@pytest.mark.parametrize("many", [1, 1000])
+def test_a_key_is_in_the_filter_before_it_is_in_the_source(many: int) -> None:
+    """Planted defect: filter.add after the operation: a crash between them is a false negative for good.
+
+    Or `_take_in` forgets those that are many; or, while two filters are filled, one of the two does.
+    """
     bench = Bench()
+    old, new = ExactFilter(), ExactFilter()
+    bench.guard.swap(Both(old, new))
+    keys = [f"key-{number}" for number in range(many)]
 
     async def commit() -> None:
-        assert "a" in bench.filter
+        assert old.keys == new.keys == {*keys}
 
-    run(bench.guard.write(["a"], commit, adding=True))
+    run(bench.guard.write(keys, commit, adding=True))
+
+
+@pytest.mark.parametrize("known", ["a", "b", "both"])
+def test_a_write_drops_what_is_remembered_of_each_of_its_keys(known: str) -> None:
+    """Planted defect: `_drop` goes on to the absent only where there are values."""
+    bench = Bench("a", "b")
+
+    async def scenario() -> None:
+        await bench.ask(*(known if known != "both" else "ab"))
+        await bench.guard.write(
+            ["b", "a"], lambda: asyncio.sleep(0, bench.source.rows.update(a=5, b=6)), adding=True
+        )
+        assert await bench.guard.get("a") == Answer(5, "database")
+        assert await bench.guard.get("b") == Answer(6, "database")
+
+    run(scenario())
 
 
 def test_a_deletion_leaves_the_filter_alone() -> None:
