@@ -69,6 +69,29 @@ def test_a_wrong_option_is_named(tmp_path: Path, option: str, value: str, culpri
     )
 
 
+# --- how it starts --------------------------------------------------------------------------------
+
+NOT_AT_A_START = {
+    "fakeredis", "httpx", "matplotlib", "plotext", "prometheus_client", "psycopg", "redis", "rich.progress",
+    "sqlalchemy.dialects.postgresql", "windlass.attack", "windlass.cli.queue", "windlass.client",
+    "windlass.guard.views", "windlass.runner", "windlass.torture",
+}  # fmt: skip
+"""Each takes up to a tenth of a second, and a server on SQLite alone needs none to answer."""
+
+
+def test_a_start_imports_nothing_that_it_has_no_use_for(tmp_path: Path) -> None:
+    """Planted defect: `import psycopg` at the top of writers.py; or the program imports all its commands."""
+    environment = {"PYTHONPROFILEIMPORTTIME": "1"}
+    with ServerProcess(tmp_path / "data", environment=environment) as server:
+        product = {"product_id": "rope", "name": "Rope", "price": 1}
+        assert httpx.post(server.url + "/products", json=product).status_code == 201
+        assert httpx.get(server.url + "/products/rope").status_code == 200
+        assert httpx.get(server.url + "/health").status_code == 200
+        imported = set(re.findall(r"^import time: .*\| +(\S+)$", server.log, re.MULTILINE))
+    assert "windlass.catalogue.service" in imported
+    assert imported & NOT_AT_A_START == set()
+
+
 # --- settings -------------------------------------------------------------------------------------
 
 

@@ -94,6 +94,8 @@ def serve(
     import os
 
     gc.disable()  # until the server is ready: what a start makes stays, and to look at it takes a tenth of it
+    # numpy brings OpenBLAS, which would start a thread for each processor at once. We do no linear algebra.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from windlass import logs, settings  # the client commands start faster without
 
     if config is not None:
