@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -137,14 +137,14 @@ class Record:
 
     def _page(
         self, known: _Known, after: tuple[int, int], last: int, connection: Connection
-    ) -> list[tuple[int, int, str | None]]:
+    ) -> Sequence[Any]:
         """Up to _PAGE rows, as number of the transaction, number, key."""
         values = {**asdict(known.position), **known._asdict(), "resumed": max(known.later, known.own + 1)}
         values |= {"after_xid": after[0], "after_seq": after[1], "last": last, "limit": _PAGE}
-        rows: list[Any] = [*self._run(connection, self._sql.page, **values)]
+        rows: Sequence[Any] = self._run(connection, self._sql.page, **values).all()
         if not rows:  # not even the position, which the same statement looks for
             raise PositionUnknown(f"The record of the keys of {self._watched.name} was trimmed meanwhile.")
-        return [(xid, seq, key) for xid, seq, key in rows if seq is not None]
+        return rows if rows[0][1] is not None else []
 
     def _bounds(self, position: Position, keep: int, connection: Connection) -> tuple[int, int]:
         """The numbers of the first row, and of the first that stays."""
