@@ -180,7 +180,7 @@ class BloomFilter:
             bits_set=bits_set,
             fill_ratio=bits_set / bits,
             # 1 - prod(1 - p_i), which this keeps exact where the rates are tiny.
-            estimated_false_positive_rate=-math.expm1(sum(math.log1p(-rate) for rate in rates)),
+            estimated_false_positive_rate=abs(math.expm1(sum(math.log1p(-rate) for rate in rates))),
             memory_bytes=sum(layer.bits.nbytes + len(layer.changed) for layer in layers),
             layers=len(layers),
         )

@@ -115,13 +115,13 @@ def test_many_who_want_one_cold_product_make_one_call(api: Served) -> None:
 
 ODD = [
     "a/b", "/", "//", "a/", "?", "#", "%", "%2F", "+", " ", "a b", "é", "z\u0301", "\U0001f600", "\uffff",
-    "'; DROP TABLE products", "\\", '"', ":import", "../x", "x" * 1024, "\x01", "\n",
+    "'; DROP TABLE products", "\\", '"', ":import", "../x", "x" * 1024, "\x01", "\n", "a\nb",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("product_id", ODD)
 def test_odd_ids_are_reached_in_every_way(same: Served, product_id: str) -> None:
-    """Planted defect: a path that is cut at its slashes, or unquoted twice."""
+    """Planted defect: a path that is cut at its slashes, ends at a newline, or is unquoted twice."""
     path = f"/products/{quote(product_id, safe='')}"
     absent(same("GET", path), "bloom_filter")
     add(same, product_id)
@@ -263,8 +263,11 @@ def test_pages_go_through_all(api: Served) -> None:
     assert api("GET", "/products").json()["next"] is None
 
 
-@pytest.mark.parametrize("query", ["limit=0", "limit=1001", "limit=x", "after=%00", "after=" + "x" * 2000])
+@pytest.mark.parametrize(
+    "query", ["limit=0", "limit=1001", "limit=x", "after=%00", "after=%ed%a0%80", "after=" + "x" * 2000]
+)
 def test_a_bad_page_is_422(same: Served, query: str) -> None:
+    """Planted defect: U+FFFD for what is no UTF-8, so that a page begins somewhere else."""
     refused(same("GET", f"/products?{query}"), 422, "invalid")
 
 
