@@ -19,7 +19,7 @@ from typing import Protocol, TypeVar, cast
 import redis
 
 from windlass.errors import FilterStateRefused, StoreFull, StoreUnavailable
-from windlass.guard.bloom import SECTOR
+from windlass.guard.stored import SECTOR
 
 T = TypeVar("T")
 
