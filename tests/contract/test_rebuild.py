@@ -424,8 +424,10 @@ def test_one_that_fails_leaves_the_old_one_in_use(
         run(catalogue.rebuild())
     assert catalogue.guard.filter is before is catalogue.keeper.filter
     assert told(events, "filter_not_rebuilt") == ["The filter stays as it was: The database is gone."]
+    assert catalogue.stats().rebuild_failed == "The database is gone."
     assert lost(catalogue, [*numbered(50), "beside"]) == []
     run(catalogue.rebuild())
+    assert catalogue.stats().rebuild_failed is None
     assert catalogue.guard.filter is not before
     assert lost(catalogue, [*numbered(50), "beside"]) == []
 

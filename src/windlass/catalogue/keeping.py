@@ -48,11 +48,13 @@ log = structlog.get_logger("windlass.catalogue")
 
 @dataclass(frozen=True, slots=True)
 class Kept(Stats):
-    """A filter, what it is kept under, deletions since it was built, and how far a rebuild is, 0 to 1."""
+    """A filter, what it is kept under, deletions since it was built, how far a rebuild is (0 to 1), and why
+    the last one failed."""
 
     state_key: str
     deletions: int
     rebuilding: float | None
+    rebuild_failed: str | None
 
 
 class Keeper:
@@ -87,6 +89,7 @@ class Keeper:
         self._asked: Future[None] | None = None
         """What those wait for who asked for a rebuild that has not begun."""
         self._under_way: Future[None] | None = None
+        self._failed: str | None = None
         self._not_before = float("-inf")
         self._troubles: dict[str, str] = {}
         self._wake = threading.Event()
@@ -133,11 +136,11 @@ class Keeper:
 
         Whoever asks while one is under way waits for that one.
         """
-        await asyncio.wrap_future(self._under_way or self._ask())
+        await asyncio.wrap_future(self._under_way or self.ask())
 
     def make_anew(self) -> None:
         """`rebuild` for those who may block; of what there is when it is called."""
-        self._ask().result()
+        self.ask().result()
 
     def catch_up(self) -> None:
         """Have every id in the filter that is committed when this is called. Raises StoreUnavailable; blocks.
@@ -153,8 +156,8 @@ class Keeper:
             pass
         self.make_anew()
 
-    def _ask(self) -> Future[None]:
-        """A rebuild that has not begun."""
+    def ask(self) -> Future[None]:
+        """A rebuild that has not begun, for those who wait elsewhere. Raises StoreClosed."""
         with self._lock:
             if self._closing.is_set():
                 raise StoreClosed
@@ -166,11 +169,14 @@ class Keeper:
 
     def stats(self) -> Kept:
         filter = self.filter  # noqa: A001
+        with self._lock:
+            rebuilding = self._done if self._asked is None else 0.0
         return Kept(
             **asdict(filter.stats()),
             state_key=self._storage.key,
             deletions=self._deletions,
-            rebuilding=self._done,
+            rebuilding=rebuilding,
+            rebuild_failed=self._failed,
         )
 
     def save(self) -> None:
@@ -363,6 +369,7 @@ class Keeper:
             self._not_before = self._monotonic() + _AFTER_FAILURE
             if not isinstance(fault, StoreClosed):
                 log.exception("filter_not_rebuilt", message=f"The filter stays as it was: {fault}")
+        self._failed = None if error is None else str(error)
         self._under_way = self._done = None
         under_way.set_result(None) if error is None else under_way.set_exception(error)
 

@@ -164,6 +164,10 @@ class Catalogue:
         """Make the filter anew while it is in use; see `Keeper.rebuild`."""
         await self.keeper.rebuild()
 
+    def begin_rebuild(self) -> None:
+        """`rebuild`, which `stats` tells of."""
+        self.keeper.ask()
+
     def lag(self) -> float | None:
         """Seconds since when writes of others may be unknown here; None without others, and before a read."""
         lag = math.inf if self.follower is None else self.follower.lag()

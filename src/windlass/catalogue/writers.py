@@ -39,7 +39,7 @@ class Lock(Protocol):
         """Take it where it is not held (blocks). False: somebody else has it; None: nobody can tell now."""
 
     def close(self) -> None:
-        """Let it go."""
+        """Let it go, if it is held."""
 
 
 def take(lock: Lock) -> Lock:

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import typer
 
-from windlass.cli import attack, products_export, products_import
+from windlass.cli import attack, products_export, products_import, products_rebuild
 from windlass.cli.connect import Json, Key, Server, connect
 from windlass.cli.output import note, number, print_fields, print_json, print_table, shown
 from windlass.cli.queue import Yes, confirm
@@ -208,6 +208,7 @@ def stats(server: Server = DEFAULT_URL, key: Key = None, json: Json = False) -> 
                 ("lets pass", f"{found.estimated_false_positive_rate:.4%} of absent ids"),
                 ("its memory", size(found.memory_bytes / 1024)),
                 ("layers", number(found.layers)),
+                ("deleted since it was built", number(found.deletions)),
                 ("kept as", shown(found.state_key)),
                 ("look-ups", number(metrics.requests)),
                 ("  absent by the filter", number(metrics.bloom_filter)),
@@ -217,6 +218,19 @@ def stats(server: Server = DEFAULT_URL, key: Key = None, json: Json = False) -> 
                 ("database calls saved", f"{metrics.roundtrip_reduction:.1%}"),
             ]
         )
+
+
+@app.command()
+def rebuild(server: Server = DEFAULT_URL, key: Key = None, json: Json = False) -> None:
+    """Make the filter anew while it is in use, of the products there are now.
+
+    The server does so by itself once the filter has outgrown its size or a tenth of its ids are deleted.
+
+    \b
+    Examples:
+      windlass products rebuild
+    """
+    products_rebuild.run(server, key, json)
 
 
 @app.command()

@@ -95,6 +95,10 @@ def stats() -> Call[FilterStats]:
     return Call(method="GET", path="/bloom/stats", parse=reader(FilterStats), repeatable=True)
 
 
+def rebuild() -> Call[FilterStats]:
+    return Call(method="POST", path="/bloom/rebuild", parse=reader(FilterStats), repeatable=True)
+
+
 def metrics() -> Call[LookupMetrics]:
     return Call(method="GET", path="/metrics", parse=reader(LookupMetrics), repeatable=True)
 

@@ -46,6 +46,7 @@ class FilterStats(msgspec.Struct, frozen=True, kw_only=True):
     state_key: str
     deletions: int = 0
     rebuilding: float | None = None
+    rebuild_failed: str | None = None
 
 
 class LookupMetrics(msgspec.Struct, frozen=True, kw_only=True):

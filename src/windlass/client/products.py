@@ -56,6 +56,10 @@ class Products:
         """The filter in front of them, and how full it is."""
         return self._client.run(calls.stats())
 
+    def rebuild(self) -> FilterStats:
+        """Have the filter made anew; the stats' `rebuilding` tells how far it is, None once that is over."""
+        return self._client.run(calls.rebuild())
+
     def metrics(self) -> LookupMetrics:
         """What look-ups have cost since the server's start."""
         return self._client.run(calls.metrics())
@@ -103,6 +107,10 @@ class AsyncProducts:
     async def stats(self) -> FilterStats:
         """The filter in front of them, and how full it is."""
         return await self._client.run(calls.stats())
+
+    async def rebuild(self) -> FilterStats:
+        """Have the filter made anew; the stats' `rebuilding` tells how far it is, None once that is over."""
+        return await self._client.run(calls.rebuild())
 
     async def metrics(self) -> LookupMetrics:
         """What look-ups have cost since the server's start."""

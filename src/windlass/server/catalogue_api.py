@@ -186,6 +186,13 @@ def router(catalogue: Catalogue, *, read_only: bool = False) -> APIRouter:
         caller.demand(RECEIVE, PRODUCTS)
         return FilterStats(**asdict(catalogue.stats()))
 
+    @api.post("/bloom/rebuild", status_code=202, responses=only())
+    async def rebuild_filter(caller: Caller) -> FilterStats:
+        """Make the filter anew, beside the one in use; `GET /bloom/stats` tells how far it is."""
+        caller.demand(ADMIN, PRODUCTS)
+        catalogue.begin_rebuild()
+        return FilterStats(**asdict(catalogue.stats()))
+
     return api
 
 

@@ -152,6 +152,7 @@ class FilterStats(BaseModel):
     state_key: str = Field(description="Its state is kept under this name.")
     deletions: int = Field(description="Since it was built. Past a tenth of the items it is rebuilt.")
     rebuilding: float | None = Field(description="How far a rebuild is, 0 to 1; null: there is none.")
+    rebuild_failed: str | None = Field(description="Why the last rebuild left the filter as it was.")
 
 
 class Metrics(BaseModel):

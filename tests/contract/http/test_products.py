@@ -21,6 +21,7 @@ from sqlalchemy.engine import Engine
 
 from tests.contract.http.served import PROBLEM, Caller, Served, TestClient, refused, settled
 from tests.contract.http.test_doors import key
+from tests.harness import until
 from windlass.catalogue import initial
 from windlass.errors import StartError, StoreUnavailable
 
@@ -391,6 +392,19 @@ def test_the_stats_are_those_of_the_formulas(api: Served) -> None:
     assert stats["state_key"] == "bloom:filter"
 
 
+def test_a_rebuild_is_asked_for_and_seen_to_its_end(api: Served) -> None:
+    """Planted defects: `rebuilding` that is null until the rebuild has begun; a route that asks for none."""
+    add(api, "p")
+    before = api.app.catalogue.keeper.filter
+    asked = api("POST", "/bloom/rebuild")
+    assert (asked.status_code, asked.json()["rebuilding"] is not None) == (202, True), asked.text
+    until(lambda: api("GET", "/bloom/stats").json()["rebuilding"] is None, 60, "its end")
+    stats = api("GET", "/bloom/stats").json()
+    assert (stats["items"], stats["rebuild_failed"]) == (1, None)
+    assert api.app.catalogue.keeper.filter is not before
+    assert api("GET", "/products/p").status_code == 200
+
+
 def test_settings_make_the_filter(tmp_path: Path) -> None:
     wanted: Any = {"bloom_expected_items": 1000, "bloom_false_positive_rate": 0.001}
     with Served(tmp_path, bloom_state_namespace="shop", **wanted) as api:
@@ -504,6 +518,7 @@ def test_scopes_open_what_they_name(tmp_path: Path) -> None:
             ("PUT", "/products/p"): "send",
             ("POST", "/products:import"): "send",
             ("DELETE", "/products/p"): "admin",
+            ("POST", "/bloom/rebuild"): "admin",
         }
         for (method, path), scope in wanted.items():
             body = None if method in ("GET", "DELETE") else ROPE | {"product_id": "p"}

@@ -11,6 +11,7 @@ from typer.testing import Result
 
 from tests.unit.cli.test_commands import Terminal, terminal
 from tests.unit.client.script import Script, ok, problem
+from windlass.cli import products_rebuild
 
 __all__ = ["terminal"]  # the fixture
 
@@ -92,6 +93,21 @@ def test_stats_are_for_people(terminal: Terminal) -> None:
     assert "97.6%" in result.stdout
     shown = terminal.run(Script(ok(STATS), ok(METRICS)), "products", "stats", "--json")
     assert json.loads(shown.stdout)["metrics"]["bloom_filter"] == 3000
+
+
+def test_rebuild_waits_until_it_is_over(terminal: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted defect: the answer to POST taken for the end."""
+    monkeypatch.setattr(products_rebuild, "PAUSE", 0)
+    script = Script(ok(STATS | {"rebuilding": 0.0}), ok(STATS | {"rebuilding": 0.5}), ok(STATS))
+    result = terminal.run(script, "products", "rebuild")
+    assert script.asked == ["POST /bloom/rebuild", "GET /bloom/stats", "GET /bloom/stats"]
+    assert result.stderr == "The filter is made anew: 2 ids; it lets 1.2500% of absent ids pass.\n"
+
+
+def test_a_rebuild_that_failed_is_told(terminal: Terminal) -> None:
+    """Planted defect: an end that is taken for success."""
+    result = terminal.run(Script(ok(STATS | {"rebuild_failed": "It is away."})), "products", "rebuild")
+    assert (result.exit_code, result.stderr) == (1, "windlass: The filter is as it was: It is away.\n")
 
 
 # --- import -----------------------------------------------------------------------------------------

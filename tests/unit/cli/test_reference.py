@@ -22,7 +22,7 @@ COMMANDS = [
     "submit", "submission show", "submission list", "submission rejudge",
     "jobs", "job run", "job show", "job cancel", "runners",
     "products get", "products put", "products delete", "products list", "products import",
-    "products export", "products stats", "products trigger", "products attack", "doctor",
+    "products export", "products stats", "products rebuild", "products trigger", "products attack", "doctor",
 ]  # fmt: skip
 
 HEAD = """\

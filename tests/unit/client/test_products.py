@@ -123,7 +123,7 @@ def test_the_asynchronous_client_says_the_same() -> None:
     def steps() -> list[httpx.Response]:  # a response is good for one client
         return [
             said(FOUND), said(ROPE, 201), said(ROPE), ok({"written": 1, "created": 1}), said(page),
-            said(page), ok(about), ok(metrics), ok(),
+            said(page), ok(about), ok(about), ok(metrics), ok(),
         ]  # fmt: skip
 
     async def scenario(script: Script) -> list[Any]:
@@ -137,6 +137,7 @@ def test_the_asynchronous_client_says_the_same() -> None:
                 await products.page("a", 5),
                 [each async for each in products],
                 await products.stats(),
+                await products.rebuild(),
                 await products.metrics(),
             ]
             await products.delete("rope-30")
@@ -154,6 +155,7 @@ def test_the_asynchronous_client_says_the_same() -> None:
             products.page("a", 5),
             list(products),
             products.stats(),
+            products.rebuild(),
             products.metrics(),
         ]
         products.delete("rope-30")
