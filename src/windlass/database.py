@@ -7,12 +7,14 @@ its own.
 
 A database beyond the network may fall silent in the middle of a query. It has `patience` seconds for each
 answer; then the connection is given up, whoever waits is told that the database is away, and the next one
-connects anew.
+connects anew. A file of SQLite that somebody takes away goes on to work for those who have it open, and all
+that they write is lost; so it is looked for before each step.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sqlite3
 import threading
 import time
@@ -108,9 +110,12 @@ class Database:
         self._calls: deque[_Call[Any]] = deque()
         self._lock = threading.Lock()
         self._closed = False
+        self._file: tuple[str, tuple[int, int]] | None = None
         try:
             with self._writer.begin() as connection:
                 migrate(connection)
+            if self.dialect == "sqlite" and Path(path := self._writer.url.database or "").is_file():
+                self._file = path, _identity(path)
         except SQLAlchemyError as error:
             self.close()
             raise self._cannot_open(url, error) from error
@@ -145,6 +150,7 @@ class Database:
 
     def look(self, step: Step[R]) -> R:
         """`read` for those who may block."""
+        self._be_there()
         try:
             with self._reader.begin() as connection:
                 return step(connection)
@@ -182,19 +188,40 @@ class Database:
         if time.monotonic() - began > self._patience:
             raise StoreUnavailable(f"The {self._name} does not keep up, or is away.", retry_after=1)
 
+    def _be_there(self) -> None:
+        """Refuse what would go into a file that nobody finds again."""
+        if self._file is None:
+            return
+        path, identity = self._file
+        try:
+            if _identity(path) == identity:
+                return
+        except OSError:
+            pass
+        raise StoreUnavailable(
+            f"The {self._name} is gone, or is another: {path}. Put it back, or start Windlass anew.",
+            retry_after=10,
+        )
+
     def _commit(self, calls: list[_Call[Any]]) -> None:
+        for_all = False
+        """Whether what goes wrong would go wrong for each alone: a lock is waited for once."""
         try:
             for call in calls:
                 self._be_patient(call.began)
+            for_all = True
+            self._be_there()
             with self._writer.begin() as connection:
+                for_all = False
                 for call in calls:
                     call.attempt(connection)
         except Exception as error:  # noqa: BLE001 - it is for whoever waits, never the writer's end
-            if len(calls) > 1:
+            if len(calls) == 1 or for_all:
+                for call in calls:
+                    call.future.set_exception(self._told(error))
+            else:
                 for call in calls:
                     self._commit([call])
-            else:
-                calls[0].future.set_exception(self._told(error))
             return
         for call in calls:
             call.settle()
@@ -226,6 +253,12 @@ class Database:
 def sqlite_url(path: Path) -> str:
     """The database in a file."""
     return f"sqlite:///{path}"
+
+
+def _identity(path: str) -> tuple[int, int]:
+    """What a file is, whatever it is called."""
+    found = os.stat(path)  # noqa: PTH116 - before each step: a Path takes twice as long
+    return found.st_dev, found.st_ino
 
 
 def _engines(url: str, synchronous: str, patience: float, *, read_only: bool) -> tuple[Engine, Engine]:

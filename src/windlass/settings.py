@@ -56,7 +56,8 @@ class Settings(BaseSettings):
     redis: str | None = Field(
         None,
         validation_alias=AliasChoices("WINDLASS_REDIS", "REDIS_URL"),
-        description="URL of the Redis that servers of one database share. Also read from `REDIS_URL`.",
+        description="URL of the Redis that servers of one database share; `fakeredis://`, for tests, is one"
+        " in this process. Also read from `REDIS_URL`.",
     )
     bloom_state_namespace: str | None = Field(
         None,

@@ -25,7 +25,8 @@ from windlass.catalogue.products import Products
 from windlass.catalogue.service import DATABASE, Catalogue
 from windlass.database import sqlite_url
 from windlass.errors import StoreUnavailable
-from windlass.guard.bloom import SECTOR, BloomFilter
+from windlass.guard.bloom import BloomFilter
+from windlass.guard.stored import SECTOR
 
 Events = list[Any]
 

@@ -41,13 +41,6 @@ ODD_IDS = [
 PRICES = ["0", "0.1", "0.3", "19.9", "0.000001", "123456789012.345678", "999999999999.999999", "100"]
 
 
-@pytest.fixture(scope="module")
-def postgresql() -> Iterator[PostgreSQL]:
-    server = PostgreSQL()
-    yield server
-    server.close()
-
-
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":

@@ -17,7 +17,7 @@ from structlog.testing import capture_logs
 from tests.contract.keeping import ITEMS, SECRET, House, lost, numbered, run, some
 from tests.contract.test_keeping import Events, told
 from tests.harness import until
-from windlass.catalogue import keeping
+from windlass.catalogue import building
 from windlass.catalogue.products import Products
 from windlass.catalogue.service import DATABASE, Catalogue
 from windlass.database import sqlite_url
@@ -61,7 +61,7 @@ class Scan:
         self._products = catalogue.products
         self._ids = self._products.ids
         monkeypatch.setattr(self._products, "ids", self._pages)
-        monkeypatch.setattr(keeping, "_BATCH", 10)
+        monkeypatch.setattr(building, "_BATCH", 10)
         swap = catalogue.guard.swap
 
         def swapped(filter: Any) -> set[str]:  # noqa: A002

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 import threading
 from collections.abc import Coroutine, Iterator
@@ -13,7 +14,15 @@ import pytest
 from sqlalchemy import Connection, event, func, insert, select, text
 
 from windlass.database import Database, sqlite_url
-from windlass.errors import Invalid, StartError, StoreClosed, StoreDamaged, StoreFull, StoreTooNew
+from windlass.errors import (
+    Invalid,
+    StartError,
+    StoreClosed,
+    StoreDamaged,
+    StoreFull,
+    StoreTooNew,
+    StoreUnavailable,
+)
 from windlass.judge.service import DATABASE
 from windlass.judge.tables import VERSION, answers, migrate, problems
 
@@ -156,6 +165,52 @@ def test_a_full_disk_is_said_and_heals(database: Database) -> None:
         run(database.write(much))
     run(database.write(limit(2**30)))
     run(database.write(much))
+
+
+def test_a_lock_of_somebody_else_is_waited_for_once(database: Database, tmp_path: Path) -> None:
+    """Planted defect: where a commit cannot begin, each of its steps is tried alone, and waits again."""
+    heard: list[str] = []
+    event.listen(database._writer, "before_cursor_execute", lambda *told: heard.append(told[2]))
+    running, held = threading.Event(), threading.Event()
+    lock = sqlite3.connect(tmp_path / DATABASE, isolation_level=None, check_same_thread=False)
+
+    def hold(connection: Connection) -> None:
+        connection.exec_driver_sql("PRAGMA busy_timeout = 1")
+        running.set()
+        held.wait(60)
+
+    async def scenario() -> list[Any]:
+        first = asyncio.ensure_future(database.write(hold))
+        await asyncio.to_thread(running.wait, 60)
+        database._writing.submit(lock.execute, "BEGIN EXCLUSIVE")
+        others = [asyncio.ensure_future(database.write(add(n))) for n in range(10)]
+        await asyncio.sleep(0)
+        held.set()
+        await first
+        return await asyncio.gather(*others, return_exceptions=True)
+
+    with contextlib.closing(lock):
+        answers = run(scenario())
+    assert {type(answer) for answer in answers} == {StoreUnavailable}
+    assert heard.count("BEGIN IMMEDIATE") == 2
+    assert run(database.read(count)) == 0
+    assert run(database.write(add(1))) == 1
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_file_that_is_gone_takes_no_writes(database: Database, tmp_path: Path, other: bool) -> None:
+    """Planted defect: what is answered for goes into a file without a name, and is lost with the process."""
+    file, away = tmp_path / DATABASE, tmp_path / "away"
+    run(database.write(add(1)))
+    file.rename(away)
+    if other:
+        file.write_bytes(b"")
+    for step in (database.write(add(2)), database.read(count)):
+        with pytest.raises(StoreUnavailable, match="Put it back"):
+            run(step)
+    away.rename(file)
+    run(database.write(add(3)))
+    assert run(database.read(count)) == 2
 
 
 def test_a_closed_one_refuses(database: Database) -> None:

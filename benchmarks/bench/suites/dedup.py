@@ -25,7 +25,8 @@ import msgspec
 from bench.processes import BenchmarkError, scratch_directory
 from bench.results import Options, Result, begin, finish
 from windlass.clock import SystemClock
-from windlass.guard.bloom import _TWO_HASHES, BloomFilter
+from windlass.guard.bloom import BloomFilter
+from windlass.guard.hashing import two_hashes
 from windlass.message import Once, Sent
 from windlass.message import Options as SendOptions
 from windlass.store import Store, open_store
@@ -63,7 +64,7 @@ class Buckets:
 
     def take(self, key: str) -> bool:
         """Whether a key may have been there before; it is now."""
-        first, second = _TWO_HASHES(self._digest(key))
+        first, second = two_hashes(self._digest(key))
         for layer in self._older:
             if layer.holds(first, second):
                 return True

@@ -11,15 +11,15 @@ import asyncio
 import contextlib
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import asdict, dataclass
-from itertools import islice
 from struct import Struct
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
+from windlass.catalogue.building import Builder, Ids
 from windlass.catalogue.record import Position, Record
 from windlass.errors import FilterStateRefused, PositionUnknown, StoreClosed, StoreUnavailable, WindlassError
 from windlass.guard.bloom import BloomFilter, Stats
@@ -37,8 +37,6 @@ _TRIM = 60.0
 """Seconds from one look for what can be taken out of the record to the next."""
 _IDLE = 60.0
 """Seconds from one look into the record to the next, where nothing is known to have changed."""
-_BATCH = 50_000
-"""Ids after which a rebuild looks whether it is still wanted."""
 
 _DELETIONS = Struct(">Q")  # the mark: this, then the position
 
@@ -46,14 +44,6 @@ Progress = Callable[[int, int], object]
 """Told ids that are in the filter, and how many there are, as a build goes on."""
 
 log = structlog.get_logger("windlass.catalogue")
-
-
-class Ids(Protocol):
-    """The ids that there are. Both block, and may raise StoreUnavailable."""
-
-    def ids(self) -> Iterator[str]: ...
-
-    def count(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,8 +79,9 @@ class Keeper:
         `record` is None where there is none: then nothing is proved, and the filter built at each start.
         `trim`: what is saved may be taken out of the record.
         """
-        self._ids, self._record, self._storage = ids, record, storage
-        self._secret, self._items, self._rate = secret, expected_items, false_positive_rate
+        self._record, self._storage = record, storage
+        self._closing = threading.Event()
+        self._builder = Builder(ids, secret, expected_items, false_positive_rate, self._closing)
         self._interval, self._progress, self._monotonic = interval, progress, monotonic
         self._deletions = 0
         self._done: float | None = None
@@ -101,7 +92,6 @@ class Keeper:
         self._failed: str | None = None
         self._not_before = float("-inf")
         self._troubles: dict[str, str] = {}
-        self._closing = threading.Event()
         self._wake = threading.Event()
         self._lock = threading.Lock()
         self._turn = threading.RLock()
@@ -250,9 +240,7 @@ class Keeper:
 
     def _verified(self, state: bytes) -> BloomFilter:
         """The filter of a stored form; raises FilterStateRefused, PositionUnknown."""
-        found = BloomFilter.load(state, self._secret, false_positive_rate=self._rate)
-        if not _grown(self._items, found.expected_items):
-            raise FilterStateRefused(f"It was made for items {found.expected_items}, not {self._items}.")
+        found = self._builder.load(state)
         if len(found.mark) < _DELETIONS.size:
             raise FilterStateRefused("It does not say up to where it is complete.")
         (self._deletions,) = _DELETIONS.unpack_from(found.mark)
@@ -271,9 +259,9 @@ class Keeper:
         began = self._monotonic()
         self.position = self._end_of_record()
         self._whole = True
-        count = self._ids.count()
-        built = self._made_for(count)
-        for done in self._filled(built):
+        count = self._builder.count()
+        built = self._builder.empty(count)
+        for done in self._builder.fill(built):
             if self._progress is not None:
                 self._progress(min(done, count), count)
         seconds = round(self._monotonic() - began, 3)
@@ -395,14 +383,14 @@ class Keeper:
         guard, old, deletions = self._guard, self.filter, self._deletions
         assert guard is not None
         began = self._monotonic()
-        count = self._ids.count()
-        new = self._made_for(count)
+        count = self._builder.count()
+        new = self._builder.empty(count)
         under_way = guard.swap(Both(old, new))
         try:
             new.update(under_way)
             self._closing.wait(guard.doubt())
             position = self._end_of_record()
-            for done in self._filled(new):
+            for done in self._builder.fill(new):
                 self._done = min(done / max(count, 1), 1.0)
             if self._record is not None and position is not None:
                 ids, position = self._record.since(position)
@@ -418,30 +406,6 @@ class Keeper:
         seconds = round(self._monotonic() - began, 3)
         log.info("filter_rebuilt", message="The filter is made anew.", ids=count, seconds=seconds)
         self.save()
-
-    def _made_for(self, count: int) -> BloomFilter:
-        """An empty filter of the wanted size, doubled until there is room for `count` and a tenth."""
-        items = self._items
-        if count > items:
-            while items < 1.1 * count:
-                items *= 2
-        return BloomFilter(self._secret, expected_items=items, false_positive_rate=self._rate)
-
-    def _filled(self, filter: BloomFilter) -> Iterator[int]:  # noqa: A002
-        """Add every id there is; how many they are so far, now and then."""
-        ids, done = iter(self._ids.ids()), 0
-        while batch := list(islice(ids, _BATCH)):
-            if self._closing.is_set():
-                raise StoreClosed
-            filter.update(batch)
-            done += len(batch)
-            yield done
-
-
-def _grown(wanted: int, found: int) -> bool:
-    """Whether a rebuild may have made `found` of `wanted`: by doubling."""
-    factor, rest = divmod(found, wanted)
-    return rest == 0 and factor & (factor - 1) == 0 and factor > 0
 
 
 def _promise() -> Future[None]:

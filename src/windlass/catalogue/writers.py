@@ -74,11 +74,17 @@ class Sole(Alone):
         held = self._lock.held()
         if held is False and self._ours:
             self._ours = False
-            log.error("another Windlass writes the products: every look-up asks the database now")
+            log.error(
+                "catalogue_written_by_another",
+                message="Another Windlass writes the products: every look-up asks the database now.",
+            )
         elif held and not self._ours:
             self._regained()
             self._ours = True
-            log.info("this Windlass is the only one again that writes the products")
+            log.info(
+                "catalogue_alone_again",
+                message="This Windlass is the only one again that writes the products.",
+            )
 
     def close(self) -> None:
         """Let the database go. Blocks."""
@@ -91,7 +97,9 @@ class Sole(Alone):
             try:
                 self.check()
             except Exception as error:  # noqa: BLE001 - the next look may do better
-                log.warning("cannot look after the lock of the products", error=str(error))
+                log.warning(
+                    "catalogue_lock_unknown", message=f"The lock of the products cannot be looked at: {error}"
+                )
 
 
 def lock_of(url: str, table: str, *, shared: bool) -> Lock:
@@ -120,11 +128,13 @@ class _File:
         self._how = (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB
         path = database.with_name(f"{database.name}.writers")
         try:
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            self._file: int | None = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise StartError(f"{path} cannot be opened: {error.strerror}.") from error
 
-    def held(self) -> bool:
+    def held(self) -> bool | None:
+        if self._file is None:
+            return None
         try:
             fcntl.flock(self._file, self._how)
         except BlockingIOError:
@@ -132,15 +142,18 @@ class _File:
         return True
 
     def close(self) -> None:
-        if self._file >= 0:
+        if self._file is not None:
             os.close(self._file)
-            self._file = -1
+        self._file = None  # its number may be another file's by now
 
 
 class _Session:
     """An advisory lock of PostgreSQL, held as long as its session lives."""
 
     def __init__(self, url: str, table: str, shared: bool) -> None:
+        import psycopg  # half of a start with SQLite, which does without
+
+        self._psycopg = psycopg
         self._url = url
         self._number = int.from_bytes(sha256(f"windlass {table}".encode()).digest()[:8], "big", signed=True)
         self._take = f"SELECT pg_try_advisory_lock{'_shared' if shared else ''}(%s)"
@@ -153,7 +166,7 @@ class _Session:
             if self._connection is not None:
                 self._connection.execute("SELECT 1")
                 return True
-            connection = psycopg.connect(
+            connection = self._psycopg.connect(
                 self._url, autocommit=True, connect_timeout=5, keepalives_idle=5, tcp_user_timeout=5000
             )
             found = connection.execute(self._take, (self._number,)).fetchone()
@@ -161,7 +174,7 @@ class _Session:
                 self._connection = connection
                 return True
             connection.close()
-        except psycopg.Error:
+        except self._psycopg.Error:
             self.close()
             return None
         return False
@@ -170,6 +183,6 @@ class _Session:
         import psycopg
 
         if self._connection is not None:
-            with contextlib.suppress(psycopg.Error):
+            with contextlib.suppress(self._psycopg.Error):
                 self._connection.close()
             self._connection = None

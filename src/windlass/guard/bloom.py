@@ -2,15 +2,8 @@
 
 Its hashes are keyed, so nobody without the secret can make up strings that pass more often than others, and
 they are the same in every process. It grows by layers beyond what it was made for (Almeida, Baquero, Preguica
-and Hutchison, "Scalable Bloom Filters", 2007). Its stored form is made of sectors that a caller can write one
-by one:
-
-    sector 0    header: magic, version, k, layers, n, p, m, items, id of the secret, id of the filter, the
-                length of the mark, the mark; CRC-32
-    sector 1..  508 bytes of bits and their CRC-32, layer after layer
-
-n, p, m and k are those of the first layer; all others follow from them. A sector's checksum begins with the
-filter's identity and the sector's number, so a sector of another filter or of another place does not pass.
+and Hutchison, "Scalable Bloom Filters", 2007). hashing.py makes two hashes of a key, stored.py has the bytes
+that a filter is kept as.
 """
 
 from __future__ import annotations
@@ -18,38 +11,33 @@ from __future__ import annotations
 import math
 import os
 import threading
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
 from itertools import islice
-from struct import Struct
-from typing import NamedTuple
 
 import numpy as np
 from bitarray import bitarray
 from numpy.typing import NDArray
 
 from windlass.errors import FilterStateRefused
+from windlass.guard.hashing import Hasher, Hashes, hashes, two_hashes
+from windlass.guard.stored import (
+    MAX_MARK,
+    SECTOR,
+    SECTOR_BITS,
+    Header,
+    pack,
+    read_header,
+    sector_count,
+    unpack,
+)
 
-Hashes = NDArray[np.uint64]  # a row of two hashes for each key
-
-SECTOR = 512
-_DATA = SECTOR - 4
-_SECTOR_BITS = 8 * _DATA
-_SECTOR = Struct(f">{_DATA}sI")
-_HEADER = Struct(">8sHHIQdQQ8s8sH")
-MAX_MARK = _DATA - _HEADER.size
-"""Bytes that a caller may have kept with a filter."""
-_MAGIC = b"WL-BLOOM"
-_VERSION = 1
 _MAX_LAYERS = 32
 
 _BATCH = 8192  # keys hashed together: their positions fit the processor's caches
 _REMEMBERED = 1024  # digests of single adds until the sectors that they changed are worked out
 
 _MASKS = np.left_shift(1, np.arange(8)).astype(np.uint8)
-_TWO_HASHES = Struct("<QQ").unpack
 
 
 def bits_for(items: int, rate: float) -> int:
@@ -98,8 +86,7 @@ class Stats:
 class BloomFilter:
     """A set of strings, made for `expected_items` at `false_positive_rate`, under a secret.
 
-    Keys are hashed as UTF-8 with lone surrogates passed through ("surrogatepass"), so different strings are
-    different keys. Any thread may ask while others add; those that change it take turns.
+    Any thread may ask while others add; those that change it take turns.
     """
 
     def __init__(
@@ -110,19 +97,19 @@ class BloomFilter:
             raise ValueError("expected_items must be at least 1")
         if not 0 < false_positive_rate <= 0.5:
             raise ValueError("false_positive_rate must be above 0 and at most 0.5")
-        key, self._key_id = _keys(secret)
+        hasher = Hasher(secret)
+        self._key_id, self._digest, self._digests = hasher.key_id, hasher.digest, hasher.digests
         self.expected_items = expected_items
         self.false_positive_rate = false_positive_rate
         self._filter_id = os.urandom(8)
         self._mark, self._saved_mark = b"", b""
-        self._keyed = blake2b(key, digest_size=16)
         self._layers = [_Layer(*layer_shape(expected_items, false_positive_rate, 0))]
         self._recent: list[bytes] = []
         self._lock = threading.Lock()
 
     def __contains__(self, key: str) -> bool:
         """False: the key was never added. True: it was, or this is one of the false positives."""
-        first, second = _TWO_HASHES(self._digest(key))
+        first, second = two_hashes(self._digest(key))
         for layer in self._layers:  # noqa: SIM110  (a generator would take a fifth of the time)
             if layer.holds(first, second):
                 return True
@@ -131,7 +118,7 @@ class BloomFilter:
     def add(self, key: str) -> bool:
         """Whether the key was new, as far as the filter can tell."""
         digest = self._digest(key)
-        first, second = _TWO_HASHES(digest)
+        first, second = two_hashes(digest)
         with self._lock:
             layers, newest = self._layers, self._layers[-1]
             if len(layers) > 1 and any(layer.holds(first, second) for layer in layers[:-1]):
@@ -151,12 +138,12 @@ class BloomFilter:
         """Add many keys at a third of the cost each; returns how many were new."""
         rest, new = iter(keys), 0
         while batch := dict.fromkeys(islice(rest, _BATCH)):
-            hashes = _as_hashes(self._digests(batch))
+            rows = hashes(self._digests(batch))
             with self._lock:
                 before = self._items()
                 for layer in self._layers[:-1]:
-                    hashes = hashes[~layer.hold_many(hashes)]
-                while len(hashes := self._layers[-1].add_many(hashes)):
+                    rows = rows[~layer.hold_many(rows)]
+                while len(rows := self._layers[-1].add_many(rows)):
                     self._grow()
                 new += self._items() - before
         return new
@@ -180,7 +167,7 @@ class BloomFilter:
             bits_set=bits_set,
             fill_ratio=bits_set / bits,
             # 1 - prod(1 - p_i), which this keeps exact where the rates are tiny.
-            estimated_false_positive_rate=-math.expm1(sum(math.log1p(-rate) for rate in rates)),
+            estimated_false_positive_rate=abs(math.expm1(sum(math.log1p(-rate) for rate in rates))),
             memory_bytes=sum(layer.bits.nbytes + len(layer.changed) for layer in layers),
             layers=len(layers),
         )
@@ -202,10 +189,12 @@ class BloomFilter:
         """The whole stored form. It has to replace an older one in one step (a rename, a SET)."""
         with self._lock:
             self._recent.clear()
-            sectors = [self._header()]
+            header = self._header()
+            sectors = [header.pack()]
             for layer, first in self._placed():
                 layer.changed[:] = bytes(len(layer.changed))
-                sectors += layer.sectors(range(len(layer.changed)), self._seed(first))
+                sectors += pack(layer.view.data, range(len(layer.changed)), header.seed() + first)
+            self._saved_mark = header.mark
         return b"".join(sectors)
 
     def changes(self) -> list[tuple[int, bytes]]:
@@ -218,12 +207,16 @@ class BloomFilter:
         found: list[tuple[int, bytes]] = []
         with self._lock:
             self._mark_recent()
+            header = self._header()
             for layer, first in self._placed():
                 numbers = np.flatnonzero(np.frombuffer(layer.changed, np.uint8)).tolist()
                 layer.changed[:] = bytes(len(layer.changed))
                 offsets = [SECTOR * (first + number) for number in numbers]
-                found += zip(offsets, layer.sectors(numbers, self._seed(first)), strict=True)
-            return [*found, (0, self._header())] if found or self._mark != self._saved_mark else []
+                found += zip(offsets, pack(layer.view.data, numbers, header.seed() + first), strict=True)
+            if not found and header.mark == self._saved_mark:
+                return []
+            self._saved_mark = header.mark
+            return [*found, (0, header.pack())]
 
     @classmethod
     def load(
@@ -239,7 +232,8 @@ class BloomFilter:
         Raises FilterStateRefused, which says what is wrong, for all that is not whole, of this version, of
         this secret and of this size. Nothing is allocated before the sizes are known to agree.
         """
-        header = _read_header(state, _keys(secret)[1])
+        header = read_header(state, Hasher(secret).key_id)
+        _check(header, len(state))
         for what, wanted, found in (
             ("items", expected_items, header.expected_items),
             ("a false positive rate of", false_positive_rate, header.rate),
@@ -254,7 +248,7 @@ class BloomFilter:
         items = header.items
         for layer, first in loaded._placed():
             end = first + len(layer.changed)
-            layer.read(memoryview(state)[SECTOR * first : SECTOR * end], loaded._seed(first))
+            layer.read(memoryview(state)[SECTOR * first : SECTOR * end], header.seed() + first)
             layer.items = min(items, layer.capacity)
             items -= layer.items
         return loaded
@@ -266,38 +260,13 @@ class BloomFilter:
             yield layer, first
             first += len(layer.changed)
 
-    def _seed(self, sector: int) -> int:
-        """Where the checksum of a sector begins: one that belongs elsewhere, or to another filter, fails."""
-        return zlib.crc32(self._filter_id + self._key_id) + sector
-
-    def _header(self) -> bytes:
-        self._saved_mark = self._mark
-        return _Header(
+    def _header(self) -> Header:
+        return Header(
             self._layers[0].hashes, len(self._layers), self.expected_items, self.false_positive_rate,
-            self._layers[0].size, self._items(), self._key_id, self._filter_id, self._saved_mark,
-        ).pack()  # fmt: skip
+            self._layers[0].size, self._items(), self._key_id, self._filter_id, self._mark,
+        )  # fmt: skip
 
     # --- within -----------------------------------------------------------------------------------
-
-    def _digest(self, key: str) -> bytes:
-        state = self._keyed.copy()
-        try:
-            state.update(key.encode())
-        except UnicodeEncodeError:
-            state.update(key.encode("utf-8", "surrogatepass"))
-        return state.digest()
-
-    def _digests(self, keys: Iterable[str]) -> list[bytes]:
-        try:
-            encoded = [key.encode() for key in keys]
-        except UnicodeEncodeError:
-            encoded = [key.encode("utf-8", "surrogatepass") for key in keys]
-        copy, digests = self._keyed.copy, []
-        for data in encoded:
-            state = copy()
-            state.update(data)
-            digests.append(state.digest())
-        return digests
 
     def _items(self) -> int:
         return sum(layer.items for layer in self._layers)
@@ -312,7 +281,7 @@ class BloomFilter:
         """Mark the sectors that single adds changed; a loop over them in `add` would take half its time."""
         if self._recent:
             layer = self._layers[-1]
-            layer.mark(layer.positions(_as_hashes(self._recent)))
+            layer.mark(layer.positions(hashes(self._recent)))
             self._recent.clear()
 
 
@@ -335,7 +304,7 @@ class _Layer:
         self.hashes = hashes_for(self.size, capacity)
         self.steps = min(self.size - 1, math.ceil(2000 * capacity / (rate * self.size)))
         self.changed = bytearray(b"\1") * sector_count(self.size)  # a new layer is in no stored form yet
-        self.bits = bitarray(_SECTOR_BITS * len(self.changed), endian="little")
+        self.bits = bitarray(SECTOR_BITS * len(self.changed), endian="little")
         self.view = np.frombuffer(memoryview(self.bits), np.uint8)
 
     def holds(self, first: int, second: int) -> bool:
@@ -397,58 +366,16 @@ class _Layer:
 
     def mark(self, positions: NDArray[np.int64]) -> None:
         """Note that the sectors with these bits have changed."""
-        np.frombuffer(self.changed, np.uint8)[positions // _SECTOR_BITS] = 1
+        np.frombuffer(self.changed, np.uint8)[positions // SECTOR_BITS] = 1
 
-    def sectors(self, numbers: Iterable[int], seed: int) -> Iterator[bytes]:
-        data = memoryview(self.bits)
-        for number in numbers:
-            piece = bytes(data[_DATA * number : _DATA * (number + 1)])
-            yield _SECTOR.pack(piece, zlib.crc32(piece, (seed + number) & 0xFFFFFFFF))
-
-    def read(self, data: memoryview, seed: int) -> None:
+    def read(self, sectors: memoryview, seed: int) -> None:
         """Take the bits from these sectors, which are of the right size."""
-        pieces = []
-        for number, (piece, checksum) in enumerate(_SECTOR.iter_unpack(data)):
-            if zlib.crc32(piece, (seed + number) & 0xFFFFFFFF) != checksum:
-                raise FilterStateRefused("It is damaged: a sector's checksum does not agree.")
-            pieces.append(piece)
-        self.view[:] = np.frombuffer(b"".join(pieces), np.uint8)
+        self.view[:] = np.frombuffer(unpack(sectors, seed), np.uint8)
         self.changed[:] = bytes(len(self.changed))
 
 
-class _Header(NamedTuple):
-    hashes: int
-    layers: int
-    expected_items: int
-    rate: float
-    size: int
-    items: int
-    key_id: bytes
-    filter_id: bytes
-    mark: bytes
-
-    def pack(self) -> bytes:
-        *fixed, mark = self
-        data = (_HEADER.pack(_MAGIC, _VERSION, *fixed, len(mark)) + mark).ljust(_DATA, b"\0")
-        return _SECTOR.pack(data, zlib.crc32(data))
-
-
-def _read_header(state: bytes, key_id: bytes) -> _Header:
-    """The header of a stored form whose length and sizes agree with it; FilterStateRefused otherwise."""
-    if len(state) < SECTOR:
-        raise FilterStateRefused(f"It is cut off: {len(state)} bytes.")
-    data, checksum = _SECTOR.unpack_from(state)
-    magic, version, *fields = _HEADER.unpack_from(data)
-    if magic != _MAGIC:
-        raise FilterStateRefused("It is no filter of Windlass.")
-    if version != _VERSION:
-        raise FilterStateRefused(f"It has the form {version}, and this Windlass reads {_VERSION}.")
-    if zlib.crc32(data) != checksum:
-        raise FilterStateRefused("It is damaged: the header's checksum does not agree.")
-    *fixed, length = fields
-    header = _Header._make([*fixed, data[_HEADER.size : _HEADER.size + length]])
-    if header.key_id != key_id:
-        raise FilterStateRefused("It was written under another secret.")
+def _check(header: Header, length: int) -> None:
+    """Raises FilterStateRefused where a stored form of `length` bytes cannot have this header."""
     if not (header.expected_items >= 1 and 0 < header.rate <= 0.5 and 1 <= header.layers <= _MAX_LAYERS):
         raise FilterStateRefused("Its header makes no sense.")
     shapes = [layer_shape(header.expected_items, header.rate, number) for number in range(header.layers)]
@@ -460,27 +387,6 @@ def _read_header(state: bytes, key_id: bytes) -> _Header:
         )
     if not sum(items for items, _ in shapes[:-1]) <= header.items <= sum(items for items, _ in shapes):
         raise FilterStateRefused(f"It claims {header.items} items in {header.layers} layers.")
-    length = SECTOR * (1 + sum(map(sector_count, sizes)))
-    if len(state) != length:
-        raise FilterStateRefused(f"It has {len(state)} bytes, and its header says {length}.")
-    return header
-
-
-def sector_count(bits: int) -> int:
-    return -(-bits // _SECTOR_BITS)
-
-
-def _keys(secret: bytes) -> tuple[bytes, bytes]:
-    """(the key of the hashes, an id of the secret that tells nothing about either).
-
-    The key goes before what is hashed. BLAKE2 is not open to extension, so that is a sound keyed hash, and it
-    takes one block where the keyed mode takes two.
-    """
-    if len(secret) < 16:
-        raise ValueError("the secret must have at least 16 bytes")
-    derived = blake2b(secret, digest_size=40, person=b"windlass.bloom").digest()
-    return derived[:32], derived[32:]
-
-
-def _as_hashes(digests: Iterable[bytes]) -> Hashes:
-    return np.frombuffer(b"".join(digests), "<u8").reshape(-1, 2)
+    wanted = SECTOR * (1 + sum(map(sector_count, sizes)))
+    if length != wanted:
+        raise FilterStateRefused(f"It has {length} bytes, and its header says {wanted}.")

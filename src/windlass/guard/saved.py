@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from windlass.errors import FilterStateRefused, StoreFull, StoreUnavailable
-from windlass.guard.bloom import SECTOR
+from windlass.guard.stored import SECTOR
 
 if TYPE_CHECKING:
     import redis

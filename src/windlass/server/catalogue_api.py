@@ -14,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
+from starlette.convertors import PathConvertor, register_url_convertor
 
 from windlass.catalogue.product import MAX_ID_BYTES, Product, may_be_an_id
 from windlass.catalogue.service import Catalogue
@@ -43,6 +44,15 @@ PRODUCTS = "windlass.products"
 _IMPORT = "/products:import"
 
 _encode = msgspec.json.Encoder().encode
+
+
+class _AnyText(PathConvertor):
+    """All the rest of a path. Starlette's own `path` ends at a newline, and an id may have one."""
+
+    regex = r"[\s\S]*"
+
+
+register_url_convertor("product", _AnyText())
 
 
 class CatalogueApi:
@@ -124,7 +134,7 @@ def router(catalogue: Catalogue, *, read_only: bool = False) -> APIRouter:
         return _json(json_of(product), 201)
 
     @api.put(
-        "/products/{product_id:path}",
+        "/products/{product_id:product}",
         openapi_extra=PUT_BODY,
         responses={200: answer("Changed.", PRODUCT), 201: answer("Added.", PRODUCT), **only()},
     )
@@ -134,7 +144,7 @@ def router(catalogue: Catalogue, *, read_only: bool = False) -> APIRouter:
         product = parse_body(product_id, await request.body())
         return _json(json_of(product), 201 if await catalogue.put([product]) else 200)
 
-    @api.delete("/products/{product_id:path}", status_code=204, responses=only(404))
+    @api.delete("/products/{product_id:product}", status_code=204, responses=only(404))
     async def delete_product(product_id: ProductId, caller: Caller) -> Response:
         """Take a product away."""
         demand(caller, ADMIN)

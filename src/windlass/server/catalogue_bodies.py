@@ -125,6 +125,7 @@ IMPORTED: dict[str, Any] = {
         "written": {"type": "integer", "description": "Products."},
         "created": {"type": "integer", "description": "Those of them that were not there."},
     },
+    "example": {"written": 1000, "created": 12},
 }
 
 

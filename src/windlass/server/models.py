@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,6 +14,10 @@ _NAME = {"minLength": 1, "maxLength": 128, "pattern": "^[A-Za-z0-9][A-Za-z0-9._-
 Name = Annotated[str, Field(max_length=128, json_schema_extra=_NAME)]
 
 
+def _example(**values: Any) -> ConfigDict:
+    return ConfigDict(json_schema_extra={"examples": [values]})
+
+
 class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
@@ -21,7 +25,7 @@ class Strict(BaseModel):
 class QueueSettingsBody(Strict):
     """A queue's settings; those left out keep their value, or the default of a new queue."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"lease_seconds": 60, "max_length": 10_000}]})
+    model_config = _example(lease_seconds=60, max_length=10_000)
 
     lease_seconds: Annotated[float, Field(gt=0, le=MAX_LEASE, allow_inf_nan=False)] = 30
     max_deliveries: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
@@ -41,7 +45,7 @@ class QueueSettingsBody(Strict):
 class NewQueue(QueueSettingsBody):
     """A queue to create."""
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "orders", "lease_seconds": 60}]})
+    model_config = _example(name="orders", lease_seconds=60)
 
     name: Annotated[
         str,
@@ -90,7 +94,7 @@ class Purged(BaseModel):
 
 
 class RedriveBody(Strict):
-    model_config = ConfigDict(json_schema_extra={"examples": [{"max": 100}]})
+    model_config = _example(max=100)
 
     max: Annotated[int, Field(ge=1, le=10_000)] = 10_000
 
@@ -109,7 +113,9 @@ class Problem(BaseModel):
     detail: str
     code: str
     field: str | None = None
-    source: str | None = Field(None, description="Of a product that is not there: who knew.")
+    source: Literal["bloom_filter", "negative_cache", "database"] | None = Field(
+        None, description="Of a product that was looked up and is not there: who knew."
+    )
     line: int | None = Field(None, description="Of an import: the line that is wrong.")
     written: int | None = Field(None, description="Of an import: products that are written all the same.")
 
@@ -127,10 +133,19 @@ class Status(BaseModel):
 
 
 class Health(BaseModel):
-    status: str
+    """The server and its parts: `ok`, or what is wrong with one."""
+
+    model_config = _example(
+        status="healthy", live=True, ready=True, store="ok", database="ok", cache="ok", filter="ok"
+    )
+
+    status: Literal["healthy", "unhealthy"]
     live: bool
     ready: bool
-    parts: dict[str, str] = Field(description="Store, database, cache and filter: ok, or what is wrong.")
+    store: str
+    database: str
+    cache: str
+    filter: str
     lag_seconds: float | None = Field(
         None, description="Where products are written elsewhere, too: how long ago is what is known of it."
     )
@@ -138,6 +153,13 @@ class Health(BaseModel):
 
 class FilterStats(BaseModel):
     """The filter in front of the products."""
+
+    model_config = _example(
+        expected_items=1_000_000, target_false_positive_rate=0.01, bits=9_585_059, hashes=7,
+        items=1_000_000, bits_set=4_967_000, fill_ratio=0.5182, estimated_false_positive_rate=0.01004,
+        memory_bytes=1_200_731, layers=1, state_key="bloom:filter", deletions=0, rebuilding=None,
+        rebuild_failed=None,
+    )  # fmt: skip
 
     expected_items: int
     target_false_positive_rate: float
@@ -157,6 +179,12 @@ class FilterStats(BaseModel):
 
 class Metrics(BaseModel):
     """Look-ups of products since the start, by who answered them."""
+
+    model_config = _example(
+        requests=1000, bloom_filter=600, negative_cache=2, cache=390, database=8, database_calls=8,
+        database_roundtrips_saved=992, roundtrip_reduction=0.992, cache_entries=6, cache_bytes=4000,
+        negative_entries=2, negative_bytes=900,
+    )  # fmt: skip
 
     requests: int
     bloom_filter: int = Field(description="Absent, and no database was asked.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
@@ -41,7 +42,18 @@ def principal_of(request: Request) -> Principal:
 
 
 def no_other_parameters(request: Request) -> None:
-    """Refuse a parameter that the route does not have: a misspelt one must not be passed over."""
+    """Refuse a parameter that the route does not have: a misspelt one must not be passed over.
+
+    And what is no UTF-8: FastAPI would make another text of it.
+    """
+    query: bytes = request.scope["query_string"]
+    if b"%" in query:
+        try:
+            unquote_to_bytes(query).decode()
+        except UnicodeDecodeError:
+            raise Invalid(
+                "The parameters in the URL have to be percent-encoded UTF-8.", field="query"
+            ) from None
     known = {parameter.alias for parameter in request.scope["route"].dependant.query_params}
     for name in request.query_params:
         if name not in known:

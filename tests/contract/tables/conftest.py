@@ -15,13 +15,6 @@ from windlass.database import sqlite_url
 
 
 @pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    server = PostgreSQL()
-    yield server
-    server.close()
-
-
-@pytest.fixture(scope="session")
 def _one_database(postgresql: PostgreSQL) -> str:
     return postgresql.database()
 

@@ -17,7 +17,7 @@ from windlass.catalogue.product import Product, product
 from windlass.catalogue.products import Products
 from windlass.catalogue.record import Position, Record
 from windlass.errors import PositionUnknown
-from windlass.guard.bloom import MAX_MARK
+from windlass.guard.stored import MAX_MARK
 
 run = asyncio.run
 

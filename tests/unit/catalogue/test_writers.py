@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,13 +34,18 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     ("first", "second", "together"),
     [(False, False, False), (False, True, False), (True, False, False), (True, True, True)],
 )
-def test_who_may_write_beside_whom(url: str, first: bool, second: bool, together: bool) -> None:
-    """Planted defects: a lock that is always shared; one that is never."""
+def test_who_may_write_beside_whom(
+    url: str, first: bool, second: bool, together: bool, tmp_path: Path
+) -> None:
+    """Planted defects: a lock that is always shared, or never; a second close that closes another file."""
     holder, other = lock_of(url, "products", shared=first), lock_of(url, "products", shared=second)
     assert holder.held() is True
     assert other.held() is together
     assert holder.held() is True
     holder.close()
+    with (tmp_path / "somebody else's").open("w") as file:
+        holder.close()
+        assert file.write("It is open.") == file.seek(0, os.SEEK_END)
     assert other.held() is True
     other.close()
 
