@@ -12,6 +12,7 @@ import contextlib
 import fcntl
 import os
 import threading
+import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("windlass.catalogue")
 
+PATIENCE = 10.0
+"""Seconds that a start waits for another to be gone."""
+_PAUSE = 0.05
 CHECK = 1.0
 """Seconds between two looks at whether the lock is still there."""
 
@@ -43,8 +47,15 @@ class Lock(Protocol):
 
 
 def take(lock: Lock) -> Lock:
-    """Take a lock. Raises StartError where another writes who would not hear of us."""
-    if lock.held() is False:
+    """Take a lock. Raises StartError where another writes who would not hear of us; blocks.
+
+    One that has just ended may seem to hold it still: PostgreSQL ends its session some time later.
+    """
+    until = time.monotonic() + PATIENCE
+    while lock.held() is False:
+        if time.monotonic() < until:
+            time.sleep(_PAUSE)
+            continue
         lock.close()
         raise StartError(
             "Another Windlass writes the products in this database, and would not hear of what this one"
@@ -160,8 +171,6 @@ class _Session:
         self._connection: psycopg.Connection | None = None
 
     def held(self) -> bool | None:
-        import psycopg  # here, as a start with SQLite does without
-
         try:
             if self._connection is not None:
                 self._connection.execute("SELECT 1")
@@ -180,8 +189,6 @@ class _Session:
         return False
 
     def close(self) -> None:
-        import psycopg
-
         if self._connection is not None:
             with contextlib.suppress(self._psycopg.Error):
                 self._connection.close()

@@ -10,7 +10,7 @@ import pytest
 
 from tests.postgresql import PostgreSQL
 from windlass.catalogue import writers
-from windlass.catalogue.writers import Sole, lock_of
+from windlass.catalogue.writers import Sole, lock_of, take
 from windlass.database import sqlite_url
 from windlass.errors import StartError
 
@@ -50,13 +50,32 @@ def test_who_may_write_beside_whom(
     other.close()
 
 
-def test_a_second_one_is_told_what_to_do(url: str) -> None:
+def test_a_second_one_is_told_what_to_do(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted defect: a start that takes what `held` says for true."""
+    monkeypatch.setattr(writers, "PATIENCE", 0.0)
     first = Sole(lock_of(url, "products", shared=False), regained=pytest.fail)
     with pytest.raises(StartError, match="the same --redis"):
         Sole(lock_of(url, "products", shared=False), regained=pytest.fail)
     first.close()
     Sole(lock_of(url, "products", shared=True), regained=pytest.fail).close()
+
+
+def test_one_that_is_just_ending_is_waited_for() -> None:
+    """Planted defect: a start that looks once."""
+
+    class Ending:
+        looks = 0
+
+        def held(self) -> bool:
+            self.looks += 1
+            return self.looks > 3
+
+        def close(self) -> None:
+            raise AssertionError
+
+    lock = Ending()
+    assert take(lock) is lock
+    assert lock.looks == 4
 
 
 def test_tables_of_one_database_are_locked_apart(postgresql: PostgreSQL) -> None:
