@@ -298,7 +298,7 @@ class Keeper:
         return position
 
     def _save(self) -> bool:
-        """Whether what is saved is complete up to `_position`.
+        """Whether what is saved is complete up to `position`.
 
         The position was read before the changes are taken, and not after: of a key that is committed between
         the two the bits need not be among the changes, and the mark would say that they are.
