@@ -178,15 +178,16 @@ class _Session:
             connection = self._psycopg.connect(
                 self._url, autocommit=True, connect_timeout=5, keepalives_idle=5, tcp_user_timeout=5000
             )
-            found = connection.execute(self._take, (self._number,)).fetchone()
-            if found is not None and found[0]:
-                self._connection = connection
-                return True
-            connection.close()
+            with contextlib.ExitStack() as until_taken:
+                until_taken.callback(connection.close)
+                found = connection.execute(self._take, (self._number,)).fetchone()
+                if found is not None and found[0]:
+                    until_taken.pop_all()
+                    self._connection = connection
         except self._psycopg.Error:
             self.close()
             return None
-        return False
+        return self._connection is not None
 
     def close(self) -> None:
         if self._connection is not None:
