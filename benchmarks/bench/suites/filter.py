@@ -12,7 +12,6 @@ Parts, for --only: speed, rate, memory.
 from __future__ import annotations
 
 import gc
-import os
 import pickle
 import time
 from collections import deque
@@ -20,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b, sha256
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -180,7 +180,7 @@ def run(options: Options) -> None:
             kinds[name] = make()
         except ImportError:
             result.notes.append(f"{name} is not installed and left out")
-    keys = [f"product-{number}" for number in range(ITEMS)]
+    keys = _keys()
     if options.wants("speed"):
         with scratch_directory(options.scratch, "filter") as directory:
             for round_ in range(1, options.rounds + 1):
@@ -190,8 +190,8 @@ def run(options: Options) -> None:
         for name, kind in kinds.items():
             count_passing(result, name, kind, keys)
     if options.wants("memory"):
-        for name, kind in kinds.items():
-            result.add(RESIDENT, name, 1, resident_growth(kind, keys) / 1024)
+        for name in kinds:
+            result.add(RESIDENT, name, 1, resident_growth(name) / 1024)
     for metric, aim in ((BUILD, 1.0), (ADD, 0.5), (HIT, 0.5), (MISS, 0.5)):
         for other in (KEYED, README):
             result.ratio(f"{metric}: {OURS} / {other}", (metric, OURS), (metric, other), aim=aim)
@@ -232,27 +232,24 @@ def count_passing(result: Result, name: str, kind: Kind, keys: Sequence[str]) ->
     result.add(PASSED, name, 1, passed / asked * 1e6, asked=asked)
 
 
-def resident_growth(kind: Kind, keys: Sequence[str]) -> int:
-    """Bytes by which a process of its own grows as it makes and fills a filter, as the kernel counts them."""
-    reading, writing = os.pipe()
-    child = os.fork()
-    if child == 0:
-        try:
-            gc.collect()
-            before = _resident()
-            bloom = kind.make()
-            kind.update(bloom, keys)
-            gc.collect()
-            os.write(writing, str(_resident() - before).encode())
-        finally:
-            os._exit(0)
-    os.close(writing)
-    with os.fdopen(reading) as answer:
-        grown = answer.read()
-    os.waitpid(child, 0)
-    if not grown:
-        raise BenchmarkError("the process that filled a filter has died")
-    return int(grown)
+def resident_growth(name: str) -> int:
+    """Bytes by which a fresh process grows as it makes and fills a filter, as the kernel counts them."""
+    with get_context("spawn").Pool(1) as pool:
+        return pool.apply(_grown, (name,))
+
+
+def _grown(name: str) -> int:
+    kind, keys = KINDS[name](), _keys()
+    gc.collect()
+    before = _resident()
+    bloom = kind.make()
+    kind.update(bloom, keys)
+    gc.collect()
+    return _resident() - before
+
+
+def _keys() -> list[str]:
+    return [f"product-{number}" for number in range(ITEMS)]
 
 
 def _resident() -> int:
