@@ -439,12 +439,14 @@ def test_what_a_killed_server_answered_for_is_found_everywhere(shop: Shop) -> No
 # --- who may write beside whom --------------------------------------------------------------------
 
 
-def refused(server: ServerProcess) -> None:
-    server.launch()
-    assert server.wait(PATIENCE) != 0
-    assert "Another Windlass writes the products in this database" in server.log
-    assert "Traceback" not in server.log
-    assert "the same --redis" in server.log
+def refused(*servers: ServerProcess) -> None:
+    for server in servers:
+        server.launch()
+    for server in servers:
+        assert server.wait(PATIENCE) != 0
+        assert "Another Windlass writes the products in this database" in server.log
+        assert "the same --redis" in server.log
+        assert "Traceback" not in server.log
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -453,15 +455,52 @@ def test_one_that_would_not_be_heard_of_is_refused(tmp_path: Path, postgresql: P
     redis = RedisServer("--appendfsync", "no")
     url = postgresql.database() if kind == "postgresql" else f"sqlite:///{tmp_path / 'shop.db'}"
     shop = Shop(tmp_path, url, redis, 0)
+    alone = shop.server("alone", "--database", url, REDIS_URL="", WINDLASS_DATABASE="")
+    sharing = shop.server("sharing", "--redis", redis.url, REDIS_URL="")
     try:
-        with shop.server("alone", "--database", url, REDIS_URL="", WINDLASS_DATABASE="") as alone:
-            refused(shop.server("second", "--database", url, REDIS_URL="", WINDLASS_DATABASE=""))
-            refused(shop.server("sharing", "--redis", redis.url, REDIS_URL=""))
+        with alone:
+            refused(shop.server("second", "--database", url, REDIS_URL="", WINDLASS_DATABASE=""), sharing)
             assert alone.running
-        with shop.server("sharing", "--redis", redis.url, REDIS_URL=""):
+        with sharing:
             refused(shop.server("third", REDIS_URL=""))
+            assert sharing.running
     finally:
         redis.close()
+
+
+def test_one_with_a_redis_of_its_own_trusts_nothing_and_writes_nothing(tmp_path: Path, shop: Shop) -> None:
+    """As with `redis://localhost` on two machines. When the others have gone, it takes over.
+
+    Planted defect: every epoch is entered.
+    """
+    redis = RedisServer("--appendfsync", "no")
+    mistaken = Shop(tmp_path, shop.database, redis, 1)
+    (stranger,) = mistaken.servers
+    try:
+        stranger.start()
+        until(lambda: "another Redis, or another namespace" in mistaken.filter(stranger), PATIENCE)
+        assert not denied_from_memory(stranger)
+        with client(shop.servers[0], PATIENCE) as write, client(stranger, PATIENCE) as there:
+            refused = there.post("/products", json=product("stranger's", 1))
+            assert refused.status_code == 503, refused.text
+            assert int(refused.headers["retry-after"]) > 0
+            assert write.post("/products", json=product("ours", 1)).status_code == 201
+            assert there.get("/products/ours").status_code == 200
+        shop.trusted()
+        for server in shop.servers:
+            server.terminate()
+        mistaken.trusted()
+        until(partial(denied_from_memory, stranger), PATIENCE)
+        with client(stranger, PATIENCE) as there:
+            assert there.post("/products", json=product("stranger's", 1)).status_code == 201
+            assert there.get("/products/ours").status_code == 200
+    finally:
+        mistaken.close()
+        redis.close()
+        for server in shop.servers:
+            server.launch()
+        for server in shop.servers:
+            server.wait_until_ready()
 
 
 # --- others write, too ----------------------------------------------------------------------------

@@ -360,6 +360,7 @@ class Views:
         self._tell(reason)
         place, self._place = self._place, None
         self._ours.announce_again()
+        self._ours.give_up(self._clock())
         if place is not None:
             place.leave(self._guard)
 

@@ -701,6 +701,21 @@ def test_an_epoch_is_not_entered_without_leave() -> None:
     run(scenario())
 
 
+def test_a_write_without_leave_is_refused_in_time() -> None:
+    """Planted defect: only a server that has a place gives up."""
+    bench = Bench(1, admits=lambda *_: False)
+    (server,) = bench.servers
+
+    async def scenario() -> None:
+        write = server.write("a")
+        await bench.wait(LIMIT + 1, server)
+        with pytest.raises(StoreUnavailable, match="Nothing was written"):
+            await write.task
+        assert not write.runs()
+
+    run(scenario())
+
+
 def test_who_may_have_missed_something_joins_anew() -> None:
     """Planted defect: `rejoin` leaves what is remembered, and the filter, as they are."""
     bench = Bench(2)
