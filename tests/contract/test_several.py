@@ -86,8 +86,9 @@ def test_what_one_writes_the_other_finds(opened: Open) -> None:
     assert one.keeper._secret == other.keeper._secret
 
 
-def test_one_that_nobody_hears_of_is_refused(opened: Open) -> None:
+def test_one_that_nobody_hears_of_is_refused(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted defect: no lock where there is a Redis, or where there is none."""
+    monkeypatch.setattr("windlass.catalogue.writers._PATIENCE", 0.1)
     one = opened("one")
     with pytest.raises(StartError, match="the same --redis"):
         opened("alone", redis_url=None)
@@ -126,7 +127,7 @@ def test_one_that_uses_another_journal_trusts_nothing_and_writes_nothing(
 
 @pytest.fixture
 def long_leases(monkeypatch: pytest.MonkeyPatch) -> None:
-    """For one server alone: a slow machine does not lose its lease, nor the time that a start waits for it."""
+    """For one server alone: a slow machine keeps its lease, and a start waits until there is one."""
     monkeypatch.setattr("windlass.guard.views.LEASE", 600.0)
     monkeypatch.setattr("windlass.catalogue.service._PATIENCE", 60.0)
 
@@ -216,7 +217,7 @@ def ask(client: TestClient, product_id: str) -> tuple[int, str]:
 @pytest.mark.parametrize("entered", [False, True], ids=["not entered", "entered"])
 def test_the_first_look_up_is_answered_by_the_filter(tmp_path: Path, url: str, entered: bool) -> None:
     """Planted defects: a start that does not wait; an epoch that is trusted only later."""
-    for life in range(3):
+    for life in range(2):
         app = application(tmp_path, url)
         with ExitStack() as stack:
             client = TestClient(app, base_url="http://localhost")

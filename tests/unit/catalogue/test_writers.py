@@ -52,12 +52,14 @@ def test_who_may_write_beside_whom(url: str, first: bool, second: bool, together
     other.close()
 
 
-def test_a_second_one_is_told_what_to_do(url: str) -> None:
+def test_a_second_one_is_told_what_to_do(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted defect: a start that takes what `held` says for true."""
+    monkeypatch.setattr(writers, "_PATIENCE", 0.1)
     first = Held(lock_of(url, "products", shared=False), regained=pytest.fail)
     with pytest.raises(StartError, match="the same --redis"):
         Held(lock_of(url, "products", shared=False), regained=pytest.fail)
     first.close()
+    monkeypatch.setattr(writers, "_PATIENCE", 60.0)
     Held(lock_of(url, "products", shared=True), regained=pytest.fail).close()
 
 
