@@ -266,10 +266,29 @@ def test_a_database_that_there_is_not_is_refused_without_its_password(wrong: str
 
 def test_only_the_first_epoch_is_the_first(products: Products, url: str) -> None:
     """Planted defect: each epoch takes the place of the one before."""
-    assert products.is_first_epoch("one")
-    assert not products.is_first_epoch("two")
-    assert products.is_first_epoch("one")
+    products.epochs.begin()
+    assert products.epochs.is_first("one")
+    assert not products.epochs.is_first("two")
+    assert products.epochs.is_first("one")
     other = Products(url, synchronous="off")
-    assert not other.is_first_epoch("three")
-    assert other.is_first_epoch("one")
+    other.epochs.begin()
+    assert not other.epochs.is_first("three")
+    assert other.epochs.is_first("one")
     other.close()
+
+
+def test_an_epoch_is_entered_from_the_one_before_or_from_none(products: Products) -> None:
+    """Planted defect: whoever comes is let in."""
+    epochs = products.epochs
+    epochs.begin()
+    assert epochs.enter("one", "")
+    assert epochs.enter("one", "one")  # another server
+    assert not epochs.enter("elsewhere", "")
+    assert epochs.enter("two", "one")
+    assert epochs.enter("two", "one")  # who comes later from there, too
+    assert not epochs.enter("elsewhere", "one")
+    assert not epochs.enter("one", "elsewhere")
+    epochs.take("three")
+    assert [epochs.enter("two", ""), epochs.enter("three", "")] == [False, True]
+    epochs.begin()
+    assert epochs.enter("four", "")

@@ -31,7 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from windlass.catalogue.epochs import is_first
+from windlass.catalogue.epochs import Epochs
 from windlass.catalogue.existing import Existing, adopt
 from windlass.catalogue.prices import TheirPrice
 from windlass.catalogue.product import MAX_NAME, Product
@@ -93,6 +93,7 @@ class Products:
         self._columns, watched = found
         self.record = None if watched is None else Record(self._database, watched)
         """Which keys were written, by whomever; None where no record is kept."""
+        self.epochs = Epochs(self._database)
         key, name, price = self._columns.key, self._columns.name, self._columns.price
         self._select = select(*(column for column in (key, name, price) if column is not None))
         self._count = select(func.count(key))
@@ -108,10 +109,6 @@ class Products:
     def close(self) -> None:
         """Finish what is under way, then refuse everything. Blocks."""
         self._database.close()
-
-    def is_first_epoch(self, epoch: str) -> bool:
-        """Whether no server has written these products in another epoch of the servers' journal. Blocks."""
-        return is_first(self._database, epoch)
 
     def check_writable(self) -> None:
         """Raises CatalogueReadOnly where nothing may be written."""

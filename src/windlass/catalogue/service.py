@@ -16,7 +16,7 @@ from windlass.catalogue.keeping import Keeper, Kept
 from windlass.catalogue.product import Product
 from windlass.catalogue.products import Products
 from windlass.catalogue.record import Position, Record
-from windlass.catalogue.writers import Lock, Sole, lock_of, take
+from windlass.catalogue.writers import Held, Lock, lock_of, take
 from windlass.database import sqlite_url
 from windlass.errors import StartError
 from windlass.guard.guard import Answer, Guard, Limits
@@ -51,8 +51,7 @@ class Catalogue:
         self.guard: Guard[Product] = Guard(keeper.filter, products.get, weigh=_weight, limits=limits)
         self.follower: Follower | None = None
         self.views: Views | None = None
-        self._sole: Sole | None = None
-        self._lock: Lock | None = None
+        self._held: Held | None = None
         keeper.start(self.guard)
 
     @classmethod
@@ -86,7 +85,10 @@ class Catalogue:
             record = None if max_lag_seconds is None else _kept(products.record)
             if record is None and not read_only:
                 name = table.table if table is not None else ""
-                lock = take(lock_of(url, name, shared=redis_url is not None))
+                lock = lock_of(url, name, shared=redis_url is not None)
+                if lock is not None and redis_url is not None:
+                    lock.alone(products.epochs.begin)
+                take(lock)
             if redis_url is not None:
                 from windlass.guard.redis import connect  # here, as a start without a Redis does without
 
@@ -100,13 +102,18 @@ class Catalogue:
             products.close()
             raise
         catalogue = cls(products, keeper, limits=limits)
-        if record is not None and max_lag_seconds is not None:
-            catalogue._follow(record, max_lag_seconds)
-        elif redis_url is not None:
-            catalogue._lock = lock
-            catalogue._share(redis_url, state_key, secret)
-        elif lock is not None:
-            catalogue.guard.peers = catalogue._sole = Sole(lock, keeper.catch_up)
+        try:
+            if record is not None and max_lag_seconds is not None:
+                catalogue._follow(record, max_lag_seconds)
+            elif redis_url is not None:
+                catalogue._share(redis_url, state_key, secret, lock)
+            elif lock is not None:
+                catalogue._hold(lock)
+        except BaseException:
+            catalogue.close()
+            if lock is not None:
+                lock.close()
+            raise
         return catalogue
 
     def _follow(self, record: Record, max_lag_seconds: float) -> None:
@@ -121,20 +128,35 @@ class Catalogue:
         self.guard.peers = self.follower
         self.follower.start(self.keeper.position)
 
-    def _share(self, redis_url: str, state_key: str, secret: bytes) -> None:
+    def _hold(self, lock: Lock) -> None:
+        def regained() -> None:
+            self.keeper.catch_up()
+            self.guard.forget()
+
+        self.guard.peers = self._held = Held(lock, regained)
+
+    def _share(self, redis_url: str, state_key: str, secret: bytes, lock: Lock | None) -> None:
         from windlass.guard.redis import FAKE, connect
         from windlass.guard.views import Views
 
-        self.views = Views(
+        epochs, options = self.products.epochs, dict[str, Any]()
+        if lock is not None:
+            options["first"], options["alone"] = epochs.is_first, lock.alone
+            options["admits"] = lambda epoch, before: (
+                epochs.enter(epoch, before) or lock.alone(lambda: epochs.take(epoch))
+            )
+        if redis_url.startswith(FAKE):  # what is made up in this process was never anywhere else
+            options["first"] = lambda _: True
+        self.guard.peers = self.views = Views(
             self.guard,
             connect(redis_url),
             self.keeper.catch_up,
             state_key=state_key,
-            # What is made up in this process was never anywhere else.
-            first=self.products.is_first_epoch if not redis_url.startswith(FAKE) else lambda _: True,
             secret=secret,
+            **options,
         )
-        self.guard.peers = self.views
+        if lock is not None:
+            self.guard.peers = self._held = Held(lock, self.views.rejoin, self.views)
         self.views.start(_PATIENCE)
 
     def close(self) -> None:
@@ -144,21 +166,21 @@ class Catalogue:
         if self.views is not None:
             self.views.close()
         self.keeper.close()
-        if self._sole is not None:
-            self._sole.close()
-        if self._lock is not None:
-            self._lock.close()
+        if self._held is not None:
+            self._held.close()
         self.products.close()
 
     def bypassed(self) -> str | None:
         """Why look-ups go past what is in memory, None where they do not."""
         if self.guard.peers.current():
             return None
+        if self._held is not None and not self._held.held:
+            return "Another Windlass writes the products, and this one does not hear of it."
         if self.views is not None:
             return self.views.status().reason
         if self.follower is not None:
             return "What others have written is not known in time."
-        return "Another Windlass writes the products, and this one does not hear of it."
+        return None
 
     def stats(self) -> Kept:
         """The filter's figures."""

@@ -25,13 +25,15 @@ def connect(url: str, *, timeout: float = TIMEOUT) -> redis.Redis:
     """
     if url.startswith(FAKE):
         return _fake(url)
-    # A connection that idled may have been closed by the other side.
-    retry = Retry(NoBackoff(), 1, (redis.ConnectionError,))
-    options: dict[str, Any] = {"socket_timeout": timeout, "socket_connect_timeout": timeout}
     try:
-        client = redis.from_url(url, retry=retry, **options)
+        client = redis.from_url(url)  # with the URL alone: whoever puts another client here is told no more
     except ValueError as error:
         raise StartError(f"REDIS_URL is no URL of a Redis: {error}") from None
+    options: dict[str, Any] = client.connection_pool.connection_kwargs
+    for name in ("socket_timeout", "socket_connect_timeout"):
+        options.setdefault(name, timeout)
+    # A connection that idled may have been closed by the other side.
+    client.set_retry(Retry(NoBackoff(), 1, (redis.ConnectionError,)))
     if client.get_encoder().decode_responses:
         raise StartError("REDIS_URL wants decode_responses, and a filter is no text: leave it out.")
     return client

@@ -12,6 +12,7 @@ server may answer from memory. The rules, whose proof is in docs/explanation/vie
 - Whatever was lost begins a new epoch: another process of Redis, a missing key, a number that does not fit. A
   server that comes into an epoch drops what it remembers, reads the whole log, then has the filter brought up
   to date from the source, and trusts its memory only after that.
+- A new epoch is entered only with leave: where servers of the same source use another journal, there is none.
 - In a new epoch nobody trusts his memory until it is settled, since a writer of an earlier one may commit
   and die before it announces its write again; and nobody writes for LAPSE seconds, since leases of before may
   last.
@@ -79,7 +80,9 @@ class Views:
         catch_up: Callable[[], object],
         *,
         state_key: str = "bloom:filter",
+        admits: Callable[[str, str], bool] = lambda *_: True,
         first: Callable[[str], bool] = lambda _: False,
+        alone: Callable[[], bool] = lambda: False,
         secret: bytes | None = None,
         settle: float = SETTLE,
         clock: Callable[[], float] = boot_time,
@@ -88,13 +91,16 @@ class Views:
         """`catch_up` puts into the guard's filter every key that the source holds when it is called. It
         blocks, and may raise; keys that are added to the filter meanwhile must be in it afterwards.
 
-        `first` notes an epoch beside the source, and tells whether none but this one was ever noted there:
-        then nobody can have written under another. `secret` is what `Journal.secret` gave: it is put back
+        `admits` is asked for leave to enter an epoch, told this and the one before. `first` notes an epoch
+        beside the source, and tells whether none but this one was ever noted there: then nobody can have
+        written under another. `alone` tells whether no other server lives: then no write of one is under way,
+        though a lease may last for which it had lived. `secret` is what `Journal.secret` gave: it is put back
         where Redis has lost it. `beside` runs something beside the rounds. `client` is
         for nobody else.
         """
         self._guard, self._catch_up, self._first = guard, catch_up, first
         self._journal = Journal(client, state_key)
+        self._admits, self._alone = admits, alone
         self._settle, self._clock, self._beside = settle, clock, beside or _in_thread
         self.name = secrets.token_hex(6)
         self._until = -math.inf
@@ -113,6 +119,7 @@ class Views:
         self._catching_up: Place | None = None
         self._again = -math.inf
         self._trim = False
+        self._rejoin = False
         self._wake, self._closing = threading.Event(), threading.Event()
         self._first_known = threading.Event()
         """Memory is trusted, or it is known why that takes a while."""
@@ -186,6 +193,11 @@ class Views:
         """Cut what everybody has read from the log soon, long or not."""
         self._trim = True
 
+    def rejoin(self) -> None:
+        """Something may have been written of which nobody told: join anew."""
+        self._rejoin, self._until = True, -math.inf
+        self._wake.set()
+
     def status(self) -> Status:
         now, until = self._clock(), self._until
         if now < until:
@@ -200,6 +212,9 @@ class Views:
         """Speak, read on, and do what follows from it; whether another round is due at once."""
         while self._new:
             self._ours.add(self._new.popleft())
+        if self._rejoin:
+            self._rejoin = False
+            self._leave("It may have missed writes.")
         sent = self._clock()
         try:
             place = self._place or self._join()
@@ -223,12 +238,14 @@ class Views:
             self._lost_epoch = place.epoch
             self._leave("Announcements were lost in Redis.")
             return False
-        if not place.taken:
-            self._take_place(place, page, heard)
+        if not place.taken and not self._take_place(place, page, heard):
+            return False
         more = place.read(page, heard, self.name, self._ours, self._guard)
         self._look_around(place, page, sent, heard)
         self._ours.give_up(heard)
         if self._caught_up is place:
+            if self._rejoin:
+                return True
             lost = self._until <= heard
             self._until = sent + LEASE
             if lost and heard < self._until:
@@ -259,7 +276,8 @@ class Views:
             Standing(place.epoch, place.position, self._renewals),
             entries,
             place.last,
-            settled=place.settled and not place.settled_told,
+            # Whoever is told so writes at once.
+            settled=place.settled and not place.settled_told and self._clock() >= place.write_from,
             wake=f"new {self.name}" if new else f"read {self.name}" if tells else "",
         )
         self._renewals += 1
@@ -267,14 +285,27 @@ class Views:
         place.told = max(place.told, place.announced)
         return page
 
-    def _take_place(self, place: Place, page: Page, heard: float) -> None:
-        """With its first page, all that is remembered is of before."""
+    def _take_place(self, place: Place, page: Page, heard: float) -> bool:
+        """With its first page, all that is remembered is of before. Whether it may be taken."""
+        try:
+            admitted = self._admits(place.epoch, self._epoch)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is no leave
+            self._leave(f"It cannot be told whether all servers use this Redis: {error}")
+            return False
+        if not admitted:
+            self._leave(
+                "Other servers of the same database use another Redis, or another namespace, and do not hear"
+                " of what is written here; or they do not reach it. Give all of them the same, or stop them."
+            )
+            return False
         if place.epoch != self._epoch:
             self._epoch, self._since = place.epoch, heard
         place.taken = True
         place.settled = page.settled or self._is_first(place.epoch)
         place.write_from = heard if place.settled else self._since + LAPSE
+        place.settled = place.settled or self._alone()
         self._guard.forget()
+        return True
 
     def _is_first(self, epoch: str) -> bool:
         try:
@@ -329,6 +360,7 @@ class Views:
         self._tell(reason)
         place, self._place = self._place, None
         self._ours.announce_again()
+        self._ours.give_up(self._clock())
         if place is not None:
             place.leave(self._guard)
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from fakeredis import FakeRedis
 
 from windlass.errors import FilterStateRefused, StartError, StoreFull, StoreUnavailable
 from windlass.guard.bloom import BloomFilter
@@ -332,6 +333,22 @@ def test_fakes_of_one_name_are_one() -> None:
     connect("fakeredis://one").set("a", b"\xff")
     assert connect("fakeredis://one").get("a") == b"\xff"
     assert connect("fakeredis://other").get("a") is None
+
+
+def test_the_client_is_the_one_that_from_url_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted defect: more than the URL is asked for, which a client of one's own is not told."""
+    own = FakeRedis()
+    monkeypatch.setattr(redis, "from_url", lambda url: own if url == "redis://shop" else None)
+    assert connect("redis://shop") is own
+
+
+def test_nobody_waits_long_for_redis_unless_the_url_says_so() -> None:
+    def options(url: str) -> list[object]:
+        given = connect(url).connection_pool.connection_kwargs
+        return [given[name] for name in ("socket_timeout", "socket_connect_timeout")]
+
+    assert options("redis://shop") == [2.0, 2.0]
+    assert options("redis://shop?socket_timeout=7") == [7.0, 2.0]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ class Bench:
                 server.rounds()
 
     def another(self, **options: Any) -> Server:
-        return Server(self.redis, self.source, self.time, self.passing, **self.options, **options)
+        return Server(self.redis, self.source, self.time, self.passing, **(self.options | options))
 
     async def wait(self, seconds: float, *servers: Server) -> None:
         """Time passes for all; these make their rounds meanwhile."""
@@ -638,6 +638,97 @@ def test_in_a_new_epoch_nobody_trusts_his_memory_until_it_is_settled() -> None:
         late = bench.another()
         late.rounds(3)
         assert late.views.current()  # somebody has waited already
+
+    run(scenario())
+
+
+def test_a_server_that_is_alone_trusts_a_new_epoch_at_once_and_writes_when_leases_are_over() -> None:
+    """Its lock may have been lost by one that lives. Planted defects: `alone` that lets a write run at once;
+    one that tells others that the epoch is settled, who then write at once."""
+    bench = Bench(1, first=lambda _: False, alone=lambda: True)
+    (before,) = bench.servers
+
+    async def scenario() -> None:
+        await bench.wait(LAPSE, before)
+        assert before.views.current()
+        bench.redis.restart(({}, []))
+        writer = bench.another()
+        writer.rounds(3)
+        assert writer.views.current()
+        other = bench.another(alone=lambda: False)
+        other.rounds(2)
+        assert not other.views.current()
+        writes = [writer.write("a"), other.write("b")]
+        await bench.wait(LEASE - 0.5, writer, other)
+        assert before.views.current()
+        assert not writes[0].runs()
+        assert not writes[1].runs()
+        await bench.wait(2, writer, other)
+        assert writes[0].answered()
+        assert writes[1].answered()
+        assert other.views.current()  # it is settled by now
+
+    run(scenario())
+
+
+def test_an_epoch_is_not_entered_without_leave() -> None:
+    """Planted defects: nobody asks; the epoch that one comes from is the one that was refused."""
+    asked: list[tuple[str, str]] = []
+    leave = [False]
+
+    def admits(*epochs: str) -> bool:
+        asked.append(epochs)  # type: ignore[arg-type]
+        return leave[0]
+
+    bench = Bench(1, admits=admits)
+    (server,) = bench.servers
+
+    async def scenario() -> None:
+        write = server.write("a")
+        await bench.wait(LAPSE, server)
+        assert not server.views.current()
+        assert "another Redis, or another namespace" in server.views.status().reason
+        assert not write.runs()
+        leave[0] = True
+        await go_on(server, server, server)
+        assert write.answered()
+        assert server.views.current()
+        assert {before for _, before in asked} == {""}
+        bench.redis.own.flushall()
+        await go_on(server, server, server)
+        assert asked[-1][1] == asked[-2][0] != asked[-1][0]
+
+    run(scenario())
+
+
+def test_a_write_without_leave_is_refused_in_time() -> None:
+    """Planted defect: only a server that has a place gives up."""
+    bench = Bench(1, admits=lambda *_: False)
+    (server,) = bench.servers
+
+    async def scenario() -> None:
+        write = server.write("a")
+        await bench.wait(LIMIT + 1, server)
+        with pytest.raises(StoreUnavailable, match="Nothing was written"):
+            await write.task
+        assert not write.runs()
+
+    run(scenario())
+
+
+def test_who_may_have_missed_something_joins_anew() -> None:
+    """Planted defect: `rejoin` leaves what is remembered, and the filter, as they are."""
+    bench = Bench(2)
+    server, other = bench.servers
+
+    async def scenario() -> None:
+        assert await server.ask("a") == Answer(None, "bloom_filter")
+        bench.source.rows["a"] = 1  # by somebody of whom nobody hears
+        server.views.rejoin()
+        assert not server.views.current()
+        await go_on(server, other, server, other)
+        assert server.views.current()
+        assert await server.ask("a") == Answer(1, "database")
 
     run(scenario())
 
