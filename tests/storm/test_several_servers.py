@@ -75,7 +75,7 @@ class Shop:
         """What its health says of its filter; the server is well in any case."""
         status, body = ask(server, "/health")
         assert status == 200, body
-        return str(body["parts"]["filter"])
+        return str(body["filter"])
 
     def close(self) -> None:
         for server in self.servers:
@@ -191,7 +191,7 @@ async def write_and_look(shop: Shop, clients: list[httpx.AsyncClient], name: str
 def test_what_one_has_answered_for_every_one_knows(shop: Shop) -> None:
     """With three servers, and with two after one has left.
 
-    Planted defects: a guard that is told of no peers; a journal of which nobody is woken, or told the end.
+    Planted defects: a guard that is told of no peers; a write that is answered for before all have heard.
     """
 
     async def scenario(clients: list[httpx.AsyncClient]) -> None:

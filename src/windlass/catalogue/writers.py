@@ -109,9 +109,7 @@ class Held:
             taken, self.held = self._lock.taken, False
             self._regained()
             self._taken, self.held = taken, True
-            log.info(
-                "catalogue_lock_regained", message="The lock on the products is this Windlass's again."
-            )
+            log.info("catalogue_lock_regained", message="The lock on the products is this Windlass's again.")
 
     def close(self) -> None:
         """Let the database go. Blocks."""
