@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from decimal import Decimal
@@ -133,12 +134,16 @@ def long_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("long_leases")
-def test_whoever_is_alone_with_an_empty_redis_trusts_at_once(opened: Open, fake: str) -> None:
+def test_whoever_is_alone_with_an_empty_redis_trusts_at_once(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Planted defects: a start that leaves the epoch of before; `alone` that is not asked."""
-    kept = opened("one")
+    servers: dict[str, FakeServer] = defaultdict(FakeServer)
+    monkeypatch.setattr(redis, "from_url", lambda url: FakeRedis(server=servers[url]))
+    kept = opened("one", redis_url="redis://shop")
     run(kept.insert(some("a")))
     kept.close()
-    again = opened("one", redis_url=f"{fake}-empty")
+    again = opened("one", redis_url="redis://empty")
     assert again.bypassed() is None
     assert run(again.get("a")).value == some("a")
     assert run(again.get("b")) == Answer(None, "bloom_filter")
@@ -169,6 +174,25 @@ def test_what_another_wrote_while_the_lock_was_lost_is_found(
     lock(True)
     assert one.bypassed() is None
     assert run(one.get("a")).value == some("a", 2)
+    assert run(one.get("b")).value == some("b")
+
+
+@pytest.mark.usefixtures("long_leases")
+def test_those_who_share_join_anew_where_the_lock_was_lost(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a restart of PostgreSQL, in which one without a Redis may have written.
+
+    Planted defect: a shared lock that nobody looks after.
+    """
+    monkeypatch.setattr("windlass.catalogue.writers.CHECK", 0.01)
+    one = opened("one")
+    assert run(one.get("b")) == Answer(None, "bloom_filter")
+    assert one._held is not None
+    run(one.products.put([some("b")]))
+    one._held._lock.taken += 1
+    until(lambda: "b" in one.keeper.filter)
+    trusted(one)
     assert run(one.get("b")).value == some("b")
 
 
