@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from decimal import Decimal
@@ -133,12 +134,16 @@ def long_leases(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("long_leases")
-def test_whoever_is_alone_with_an_empty_redis_trusts_at_once(opened: Open, fake: str) -> None:
+def test_whoever_is_alone_with_an_empty_redis_trusts_at_once(
+    opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Planted defects: a start that leaves the epoch of before; `alone` that is not asked."""
-    kept = opened("one")
+    servers: dict[str, FakeServer] = defaultdict(FakeServer)
+    monkeypatch.setattr(redis, "from_url", lambda url: FakeRedis(server=servers[url]))
+    kept = opened("one", redis_url="redis://shop")
     run(kept.insert(some("a")))
     kept.close()
-    again = opened("one", redis_url=f"{fake}-empty")
+    again = opened("one", redis_url="redis://empty")
     assert again.bypassed() is None
     assert run(again.get("a")).value == some("a")
     assert run(again.get("b")) == Answer(None, "bloom_filter")

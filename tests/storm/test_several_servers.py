@@ -191,7 +191,7 @@ async def write_and_look(shop: Shop, clients: list[httpx.AsyncClient], name: str
 def test_what_one_has_answered_for_every_one_knows(shop: Shop) -> None:
     """With three servers, and with two after one has left.
 
-    Planted defects: a guard that is told of no peers; a write that is answered for before all have heard.
+    Planted defect: a guard that is told of no peers.
     """
 
     async def scenario(clients: list[httpx.AsyncClient]) -> None:
@@ -219,7 +219,7 @@ def test_what_one_has_answered_for_every_one_knows(shop: Shop) -> None:
 def test_one_that_stood_still_is_right_at_once(shop: Shop) -> None:
     """What is asked of it while it stands still waits in its socket, and was asked after the 201.
 
-    Planted defect: a lease of a minute.
+    Planted defects: a lease of a minute; a write that is answered for before all have heard of it.
     """
     writer, other, slow = shop.servers
 

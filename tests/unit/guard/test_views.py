@@ -709,6 +709,7 @@ def test_a_write_without_leave_is_refused_in_time() -> None:
     async def scenario() -> None:
         write = server.write("a")
         await bench.wait(LIMIT + 1, server)
+        assert write.task.done()
         with pytest.raises(StoreUnavailable, match="Nothing was written"):
             await write.task
         assert not write.runs()
