@@ -495,7 +495,7 @@ def test_a_filter_that_is_passed_by_is_told_and_the_server_is_healthy(
     api: Served, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(api, "p")
-    held = api.app.catalogue.guard.peers
+    held: Any = api.app.catalogue.guard.peers
     monkeypatch.setattr(held._lock, "held", lambda: False)  # another has taken it
     held.check()
     answer = api("GET", "/health")
