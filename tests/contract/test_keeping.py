@@ -49,13 +49,6 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
 
 
 @pytest.fixture
-def on_disk(tmp_path: Path) -> Iterator[House]:
-    made = House(sqlite_url(tmp_path / DATABASE), tmp_path, None)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def in_redis(tmp_path: Path, redis: RedisServer) -> Iterator[House]:
     made = House(sqlite_url(tmp_path / DATABASE), tmp_path, redis)
     yield made

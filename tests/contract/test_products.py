@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.engine import Engine
 
 from tests.postgresql import PostgreSQL
 from windlass.catalogue.product import Product, product
@@ -64,19 +62,6 @@ def catalogue(url: str, tmp_path: Path) -> Iterator[Catalogue]:
     opened = Catalogue.open(tmp_path, SECRET, url=url, synchronous="off", interval=1e6)
     yield opened
     opened.close()
-
-
-@pytest.fixture
-def statements() -> Iterator[list[str]]:
-    """Every statement that the database is given, heard at the driver."""
-    heard: list[str] = []
-
-    def hear(_: Any, __: Any, statement: str, *___: Any) -> None:
-        heard.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", hear)
-    yield heard
-    event.remove(Engine, "before_cursor_execute", hear)
 
 
 def some(*ids: str, price: str = "1.5") -> list[Product]:

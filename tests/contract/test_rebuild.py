@@ -38,13 +38,6 @@ def house(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[House]:
 
 
 @pytest.fixture
-def sqlite(tmp_path: Path) -> Iterator[House]:
-    made = House(sqlite_url(tmp_path / DATABASE), tmp_path, None)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def events() -> Iterator[Events]:
     with capture_logs() as heard:
         yield heard
@@ -94,9 +87,9 @@ def rate(bloom: Any, probes: int = 50_000) -> float:
 # --- when, and what it is worth -------------------------------------------------------------------
 
 
-def test_a_filter_that_has_grown_is_made_anew_by_itself(sqlite: House, events: Events) -> None:
+def test_a_filter_that_has_grown_is_made_anew_by_itself(on_disk: House, events: Events) -> None:
     """Planted defect: made for as many as before: it has a layer more at once, and is made anew for ever."""
-    catalogue = sqlite.catalogue()
+    catalogue = on_disk.catalogue()
     run(catalogue.put(some(numbered(3 * ITEMS))))
     assert catalogue.stats().layers == 2
     catalogue.keeper._wake.set()
@@ -110,22 +103,22 @@ def test_a_filter_that_has_grown_is_made_anew_by_itself(sqlite: House, events: E
     catalogue.close()
     assert len(told(events, "filter_rebuilt")) == 1
     events.clear()
-    again = sqlite.catalogue()
+    again = on_disk.catalogue()
     assert [each["event"] for each in events] == ["filter_loaded"]
     assert again.stats().expected_items == 4 * ITEMS
 
 
-def test_as_many_as_it_was_made_for_keep_to_the_promised_rate(sqlite: House) -> None:
-    catalogue = sqlite.catalogue()
+def test_as_many_as_it_was_made_for_keep_to_the_promised_rate(on_disk: House) -> None:
+    catalogue = on_disk.catalogue()
     run(catalogue.put(some(numbered(ITEMS))))
     run(catalogue.rebuild())
     assert catalogue.stats().expected_items == ITEMS
     assert rate(catalogue.guard.filter, 200_000) <= 0.0105
 
 
-def test_deletions_are_counted_over_restarts_and_answered(sqlite: House, events: Events) -> None:
+def test_deletions_are_counted_over_restarts_and_answered(on_disk: House, events: Events) -> None:
     """Planted defects: a count that begins anew at each start; one that a rebuild does not take back."""
-    catalogue = sqlite.catalogue()
+    catalogue = on_disk.catalogue()
     run(catalogue.put(some(numbered(500))))
 
     async def delete(first: int, last: int) -> None:
@@ -136,7 +129,7 @@ def test_deletions_are_counted_over_restarts_and_answered(sqlite: House, events:
     run(delete(0, 60))
     assert catalogue.stats().deletions == 60
     catalogue.close()
-    catalogue = sqlite.catalogue()
+    catalogue = on_disk.catalogue()
     assert catalogue.stats().deletions == 60
     run(delete(60, 100))
     catalogue.keeper.save()  # its thread sleeps
@@ -249,10 +242,10 @@ writes = st.lists(
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(steps=writes)
 def test_no_order_of_writes_and_rebuilds_loses_anything(
-    sqlite: House, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, int]]
+    on_disk: House, monkeypatch: pytest.MonkeyPatch, steps: list[tuple[str, int]]
 ) -> None:
     """Planted defects: those above, all of them."""
-    catalogue = sqlite.catalogue()
+    catalogue = on_disk.catalogue()
     there = set(catalogue.products.ids())
 
     async def scenario() -> None:
@@ -345,12 +338,12 @@ def test_one_who_catches_up_has_all_that_there_is(house: House) -> None:
 
 
 def test_without_a_record_one_who_catches_up_reads_all_ids(
-    sqlite: House, monkeypatch: pytest.MonkeyPatch
+    on_disk: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted defect: content with the rebuild under way, which has passed by what is new."""
-    products = sqlite.products()
+    products = on_disk.products()
     monkeypatch.setattr(products, "record", None)
-    catalogue = Catalogue(products, sqlite.keeper(products))
+    catalogue = Catalogue(products, on_disk.keeper(products))
     scan = Scan(catalogue, monkeypatch)
     begun, go = threading.Event(), threading.Event()
 
@@ -362,7 +355,7 @@ def test_without_a_record_one_who_catches_up_reads_all_ids(
     first = threading.Thread(target=catalogue.keeper.make_anew)
     first.start()
     assert begun.wait(60)
-    run(sqlite.products().put(some(["a"])))
+    run(on_disk.products().put(some(["a"])))
     second = threading.Thread(target=catalogue.keeper.catch_up)
     second.start()
     go.set()
@@ -377,10 +370,10 @@ def test_without_a_record_one_who_catches_up_reads_all_ids(
 
 
 def test_those_who_ask_meanwhile_wait_for_the_one_under_way(
-    sqlite: House, monkeypatch: pytest.MonkeyPatch
+    on_disk: House, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Planted defects: a rebuild for each; one who gives up takes the others along."""
-    catalogue = sqlite.catalogue()
+    catalogue = on_disk.catalogue()
     scan = Scan(catalogue, monkeypatch)
 
     async def scenario() -> None:
@@ -407,10 +400,10 @@ def test_those_who_ask_meanwhile_wait_for_the_one_under_way(
 
 
 def test_one_that_fails_leaves_the_old_one_in_use(
-    sqlite: House, monkeypatch: pytest.MonkeyPatch, events: Events
+    on_disk: House, monkeypatch: pytest.MonkeyPatch, events: Events
 ) -> None:
     """Planted defects: the half-filled one in use; the thread that ends with the error."""
-    catalogue = sqlite.catalogue()
+    catalogue = on_disk.catalogue()
     scan = Scan(catalogue, monkeypatch)
     run(catalogue.put(some(numbered(50))))
     before = catalogue.guard.filter
@@ -433,11 +426,11 @@ def test_one_that_fails_leaves_the_old_one_in_use(
 
 
 def test_one_that_failed_by_itself_is_not_tried_again_at_once(
-    sqlite: House, monkeypatch: pytest.MonkeyPatch, events: Events
+    on_disk: House, monkeypatch: pytest.MonkeyPatch, events: Events
 ) -> None:
     """Planted defect: a scan of a database that is in trouble, every two seconds."""
     now = [0.0]
-    catalogue = sqlite.catalogue(monotonic=lambda: now[0])
+    catalogue = on_disk.catalogue(monotonic=lambda: now[0])
     scan = Scan(catalogue, monkeypatch)
     run(catalogue.put(some(numbered(2 * ITEMS))))
 
@@ -473,10 +466,10 @@ def count_of_turns(keeper: Any, monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 
 
 def test_a_close_gives_it_up_and_keeps_the_old_one(
-    sqlite: House, monkeypatch: pytest.MonkeyPatch, events: Events
+    on_disk: House, monkeypatch: pytest.MonkeyPatch, events: Events
 ) -> None:
     """Planted defects: a close that waits for all ids; a half-filled filter that is saved."""
-    catalogue = sqlite.catalogue()
+    catalogue = on_disk.catalogue()
     scan = Scan(catalogue, monkeypatch)
     run(catalogue.put(some(numbered(200))))
     read: list[str] = []
@@ -496,15 +489,15 @@ def test_a_close_gives_it_up_and_keeps_the_old_one(
     with pytest.raises(StoreClosed):
         run(catalogue.rebuild())
     events.clear()
-    assert lost(sqlite.catalogue(), numbered(200)) == []
+    assert lost(on_disk.catalogue(), numbered(200)) == []
     assert [each["event"] for each in events] == ["filter_loaded"]
 
 
-def test_it_is_saved_whole(sqlite: House) -> None:
+def test_it_is_saved_whole(on_disk: House) -> None:
     """Planted defect: changes of the new one written over the old one: the next start refuses that."""
-    catalogue = sqlite.catalogue()
+    catalogue = on_disk.catalogue()
     run(catalogue.put(some(numbered(50))))
     run(catalogue.rebuild())
-    saved = BloomFilter.load(sqlite.state(), SECRET)
+    saved = BloomFilter.load(on_disk.state(), SECRET)
     assert [each for each in numbered(50) if each not in saved] == []
     assert saved.dump() == catalogue.keeper.filter.dump()

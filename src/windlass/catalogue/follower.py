@@ -10,7 +10,6 @@ is answered from memory, and the database says what there is. So a new key is fo
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection
 from itertools import islice
 from typing import Any
@@ -19,6 +18,7 @@ import structlog
 
 from windlass.catalogue.record import Position, Record
 from windlass.errors import PositionUnknown, WindlassError
+from windlass.guard.boot import boot_time
 from windlass.guard.guard import Guard
 
 INTERVAL = 0.2
@@ -28,14 +28,6 @@ _TRIM_SECONDS = 600.0
 _PAGE = 1_000
 
 log = structlog.get_logger("windlass.catalogue")
-
-
-def monotonic() -> float:
-    """Seconds, those in which the machine slept included where the system counts them."""
-    return time.clock_gettime(_CLOCK)
-
-
-_CLOCK: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 class Follower:
@@ -50,7 +42,7 @@ class Follower:
         max_lag_seconds: float = MAX_LAG_SECONDS,
         interval: float = INTERVAL,
         trim: bool = True,
-        clock: Callable[[], float] = monotonic,
+        clock: Callable[[], float] = boot_time,
     ) -> None:
         """`rebuild` gives the guard a filter anew, forgets what is remembered, and says from where to follow.
 

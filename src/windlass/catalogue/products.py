@@ -48,7 +48,6 @@ from windlass.errors import (
     WindlassError,
 )
 
-MAX_PAGE = 1000
 _IDS = 10_000
 _GENERATED = "428C9"
 """SQLSTATE of a column that only the database fills."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import csv
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TextIO
 
+from windlass.cli.bar import bar
 from windlass.cli.connect import connect, fail, termination_as_interrupt
 from windlass.cli.output import note, print_json
 from windlass.client import Product, Retry
@@ -29,7 +29,9 @@ def run(file: Path | None, is_csv: bool, server: str, key: str | None, json: boo
             if part is not None:
                 stack.callback(part.unlink, missing_ok=True)
                 target = stack.enter_context(part.open("w", encoding="utf-8", newline=""))
-            show = stack.enter_context(_progress(about.items, quiet=target.isatty()))
+            show = stack.enter_context(
+                bar(about.items, "{task.completed:,.0f} products", quiet=target.isatty())
+            )
             write = _writer(target, is_csv)
             count = 0
             for count, product in enumerate(client.products, 1):
@@ -53,19 +55,3 @@ def _writer(target: TextIO, is_csv: bool) -> Callable[[Product], object]:
     rows = csv.writer(target, lineterminator="\n")
     rows.writerow(("product_id", "name", "price"))
     return lambda product: rows.writerow((product.product_id, product.name, f"{product.price:f}"))
-
-
-@contextmanager
-def _progress(total: int, *, quiet: bool) -> Iterator[Callable[[int], object]]:
-    """A bar on stderr while it is a terminal, of about `total` products."""
-    if quiet or not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    # Here, as only a terminal needs them and they take long to import.
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
-
-    columns = (BarColumn(), TaskProgressColumn(), TextColumn("{task.completed:,.0f} products"))
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda count: progress.update(task, completed=count)

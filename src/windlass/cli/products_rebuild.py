@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
+from windlass.cli.bar import bar
 from windlass.cli.connect import connect, fail
 from windlass.cli.output import note, number, print_json
 
@@ -16,7 +14,7 @@ PAUSE = 0.25
 
 def run(server: str, key: str | None, json: bool) -> None:
     """The command. It may be interrupted; the rebuild goes on."""
-    with connect(server, key) as client, _progress() as show:
+    with connect(server, key) as client, bar(1.0) as show:
         found = client.products.rebuild()
         while found.rebuilding is not None:
             show(found.rebuilding)
@@ -29,20 +27,3 @@ def run(server: str, key: str | None, json: bool) -> None:
     else:
         rate = f"{found.estimated_false_positive_rate:.4%}"
         note(f"The filter is made anew: {number(found.items)} ids; it lets {rate} of absent ids pass.")
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[float], object]]:
-    """A bar on stderr while it is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _: None
-        return
-    # Here, as only a terminal needs them and they take long to import.
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn
-
-    with Progress(
-        BarColumn(), TaskProgressColumn(), console=Console(stderr=True), transient=True
-    ) as progress:
-        task = progress.add_task("", total=1.0)
-        yield lambda done: progress.update(task, completed=done)

@@ -28,7 +28,7 @@ def connect(url: str, *, timeout: float = TIMEOUT) -> redis.Redis:
     try:
         client = redis.from_url(url)  # with the URL alone: whoever puts another client here is told no more
     except ValueError as error:
-        raise StartError(f"REDIS_URL is no URL of a Redis: {error}") from None
+        raise StartError(f"This is no URL of a Redis (--redis, REDIS_URL): {error}") from None
     options: dict[str, Any] = client.connection_pool.connection_kwargs
     for name in ("socket_timeout", "socket_connect_timeout"):
         options.setdefault(name, timeout)

@@ -26,9 +26,7 @@ import asyncio
 import contextlib
 import math
 import secrets
-import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Collection
 from functools import partial
@@ -38,6 +36,7 @@ import redis
 import structlog
 
 from windlass.guard.announcements import Announcement, Announcements
+from windlass.guard.boot import boot_time
 from windlass.guard.journal import Broken, Journal, Page, Standing
 from windlass.guard.place import LAPSE, LEASE, Hearer, Place
 
@@ -48,12 +47,6 @@ LIMIT = 10.0
 SETTLE = 15.0
 """Seconds after which no write of an earlier epoch is under way any more, whose server died since."""
 _LONG = 1024
-"""Entries of the log at which its front is cut."""
-
-boot_time: Callable[[], float] = partial(
-    time.clock_gettime, time.CLOCK_BOOTTIME if sys.platform == "linux" else time.CLOCK_MONOTONIC
-)
-"""Seconds on a clock that nobody sets, and that counts while the machine sleeps, where there is one."""
 
 log = structlog.get_logger("windlass.guard")
 
@@ -85,6 +78,7 @@ class Views:
         alone: Callable[[], bool] = lambda: False,
         secret: bytes | None = None,
         settle: float = SETTLE,
+        longest: int = _LONG,
         clock: Callable[[], float] = boot_time,
         beside: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
@@ -95,8 +89,8 @@ class Views:
         beside the source, and tells whether none but this one was ever noted there: then nobody can have
         written under another. `alone` tells whether no other server lives: then no write of one is under way,
         though a lease may last for which it had lived. `secret` is what `Journal.secret` gave: it is put back
-        where Redis has lost it. `beside` runs something beside the rounds. `client` is
-        for nobody else.
+        where Redis has lost it. `longest`: entries of the log at which its front is cut. `beside` runs
+        something beside the rounds. `client` is for nobody else.
         """
         self._guard, self._catch_up, self._first = guard, catch_up, first
         self._journal = Journal(client, state_key)
@@ -118,7 +112,7 @@ class Views:
         """The place in which the filter was brought up to date."""
         self._catching_up: Place | None = None
         self._again = -math.inf
-        self._trim = False
+        self._longest = longest
         self._rejoin = False
         self._wake, self._closing = threading.Event(), threading.Event()
         self._first_known = threading.Event()
@@ -188,10 +182,6 @@ class Views:
         if place is not None:
             with contextlib.suppress(redis.RedisError, OSError):  # else they wait until it has lapsed
                 self._journal.leave(self.name)
-
-    def trim(self) -> None:
-        """Cut what everybody has read from the log soon, long or not."""
-        self._trim = True
 
     def rejoin(self) -> None:
         """Something may have been written of which nobody told: join anew."""
@@ -321,10 +311,8 @@ class Views:
         self._waiting = self._ours.heard(slowest if heard >= place.write_from else -1)
         for name, words in place.silent(sent):
             self._upkeep(partial(self._journal.strike, name, words))
-        if self._trim or len(place.ids) >= _LONG:
-            self._trim = False
-            if (cut := place.cut(slowest, self._ours)) is not None:
-                self._upkeep(partial(self._journal.cut, *cut))
+        if len(place.ids) >= self._longest and (cut := place.cut(slowest, self._ours)) is not None:
+            self._upkeep(partial(self._journal.cut, *cut))
 
     def _bring_up_to_date(self, place: Place, page: Page, now: float) -> None:
         """Once the epoch is settled, have the filter brought up to date, beside the rounds."""

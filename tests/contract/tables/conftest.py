@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import create_engine
 from sqlalchemy.pool import NullPool
 
 from tests.postgresql import PostgreSQL
@@ -54,16 +53,3 @@ class Program:
 @pytest.fixture
 def program(url: str) -> Program:
     return Program(url)
-
-
-@pytest.fixture
-def statements() -> Iterator[list[str]]:
-    """Every statement that any database is given, heard at the driver."""
-    heard: list[str] = []
-
-    def hear(_: Any, __: Any, statement: str, *___: Any) -> None:
-        heard.append(statement)
-
-    event.listen(Engine, "before_cursor_execute", hear)
-    yield heard
-    event.remove(Engine, "before_cursor_execute", hear)

@@ -11,10 +11,11 @@ import pytest
 from tests.unit.guard.scripted import Source, settle
 from tests.unit.guard.servers import Redis, Server, Time, Write, go_on, run
 from windlass.errors import Conflict, StoreUnavailable
+from windlass.guard.boot import boot_time
 from windlass.guard.guard import Answer
 from windlass.guard.journal import BEGIN, Entry, Journal, Page, Standing
 from windlass.guard.place import DOUBT, LAPSE, LEASE
-from windlass.guard.views import LIMIT, SETTLE, boot_time
+from windlass.guard.views import LIMIT, SETTLE
 
 
 class Bench:
@@ -379,7 +380,7 @@ def test_who_comes_back_has_missed_nothing_or_begins_anew() -> None:
             write = writer.write(key)
             await bench.wait(1, writer, writer)
             assert write.answered()
-        writer.views.trim()
+        writer.views._longest = 0
         await go_on(writer, writer)
         assert bench.redis.own.xlen(bench.redis.log) < 6
         before = stopped.caught_up
@@ -411,8 +412,8 @@ def test_the_log_is_cut_up_to_the_first_write_under_way() -> None:
             write = two.write(key)
             await go_on(two, one, one, two, two)
             assert write.answered()
-        one.views.trim()
-        two.views.trim()
+        one.views._longest = 0
+        two.views._longest = 0
         await go_on(one, two, one, two)
         entries = _log(bench)
         assert len(entries) == 5
@@ -428,9 +429,8 @@ def test_the_log_is_cut_up_to_the_first_write_under_way() -> None:
     run(scenario())
 
 
-def test_the_log_is_cut_before_it_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("windlass.guard.views._LONG", 20)
-    bench = Bench(2)
+def test_the_log_is_cut_before_it_is_long() -> None:
+    bench = Bench(2, longest=20)
     one, two = bench.servers
 
     async def scenario() -> None:
