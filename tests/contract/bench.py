@@ -165,9 +165,15 @@ class Bench:
         self.clock.advance(seconds)
         return self.settle()
 
+    def info(self, queue: str) -> QueueInfo:
+        return self.run(lambda s: s.queue(queue))
+
+    def totals(self) -> tuple[int, list[int]]:
+        return self.run(lambda s: s.totals())
+
     def counts(self, queue: str) -> dict[str, int]:
         """What a queue holds, without the states it holds nothing in."""
-        info = self.store.queue(queue)
+        info = self.info(queue)
         counts = {
             "ready": info.ready,
             "leased": info.leased,

@@ -254,7 +254,7 @@ class StoreMachine(RuleBasedStateMachine):
         total = [0] * len(State)
         for item in self.model.items:
             total[self.model.place(item)] += 1
-        assert self.bench.store.totals() == (len(QUEUES), total)
+        assert self.bench.totals() == (len(QUEUES), total)
 
     @invariant()
     def peeks_agree(self) -> None:

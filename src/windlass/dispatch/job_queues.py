@@ -36,7 +36,7 @@ class JobQueues:
     async def load(self) -> None:
         """Find those that an earlier process made."""
         after = ""
-        while page := self._store.queues(JOBS, after, _PAGE):
+        while page := await self._store.queues(JOBS, after, _PAGE):
             for info in page:
                 asked = labels_of(info.name)
                 if asked is not None:

@@ -130,7 +130,7 @@ class Dispatch:
     def _changed(self, changes: Changes) -> None:
         for name, amount in changes.ready.items():
             if name in self._job_queues.asked:  # less what was foreseen, and is taken already
-                self._wake(name, min(amount, self._store.queue(name).ready))
+                self._wake(name, min(amount, self._store.ready(name)))
         self.watches.tell(changes.ended)
         self.watches.tell(changes.died)
         for number in changes.died:
@@ -146,7 +146,7 @@ class Dispatch:
 
     def _ready(self, queue: str) -> int:
         """Jobs that can be taken, and those that will be with the next commit."""
-        return self._store.queue(queue).ready + self._coming[queue]
+        return self._store.ready(queue) + self._coming[queue]
 
     # --- in -------------------------------------------------------------------------------------------
 

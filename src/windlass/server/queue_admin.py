@@ -112,7 +112,7 @@ def router(queues: Queues) -> APIRouter:
         """Queues by name, a page at a time: those that this caller may administer."""
         found: list[Queue] = []
         while True:
-            page = store.queues(prefix, after, limit + 1)
+            page = await store.queues(prefix, after, limit + 1)
             for info in page:
                 after = info.name
                 if caller.may(ADMIN, info.name) or caller.may(RECEIVE, info.name):
@@ -130,7 +130,7 @@ def router(queues: Queues) -> APIRouter:
         return await _detail(name)
 
     async def _detail(name: str) -> QueueDetail:
-        return detail_of(store.queue(name), await store.oldest(name), queues.clock.now())
+        return detail_of(await store.queue(name), await store.oldest(name), queues.clock.now())
 
     @api.patch("/queues/{name}", responses=only(404))
     async def update_queue(name: QueueName, body: QueueSettingsBody, caller: Caller) -> QueueDetail:

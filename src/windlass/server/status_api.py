@@ -32,9 +32,9 @@ def router(queues: Queues, catalogue: Catalogue) -> APIRouter:
     @api.get("/status", responses={503: {"model": Status, "description": "The store does not answer."}})
     async def status(response: Response) -> Status:
         """Version, time since the start, and what the queues hold."""
-        count, states = store.totals()
         calls = dict(store.calls)
         reason = await _failure("store", store.ping())
+        count, states = await store.totals()
         if reason is not None:
             response.status_code = 503
         return Status(

@@ -68,6 +68,8 @@ class Changes(msgspec.Struct, frozen=True, gc=False):
     """Numbers of messages that are dead, or dead letters, from now on."""
     due: int | None
     """When the next lease, delay or ttl runs out (ms), None: never."""
+    registry: bool = False
+    """Queues, keys or runners are others from now on: another server changed them."""
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -101,6 +103,9 @@ class Store(ABC):
     calls: dict[str, int]
     """How often each verb was called since the start."""
 
+    shared = False
+    """Whether other servers may have it open too: then what is in memory here may be behind."""
+
     # --- queues -----------------------------------------------------------------------------------
 
     @abstractmethod
@@ -122,24 +127,40 @@ class Store(ABC):
         """Delete a queue and all in it. Raises QueueNotFound, QueueInUse."""
 
     @abstractmethod
-    def queues(self, prefix: str = "", after: str = "", limit: int = 100) -> list[QueueInfo]:
-        """Queues by name, after `after`, with committed counts. From memory."""
+    async def queues(self, prefix: str = "", after: str = "", limit: int = 100) -> list[QueueInfo]:
+        """Queues by name, after `after`, with committed counts."""
 
     @abstractmethod
-    def queue(self, name: str) -> QueueInfo:
-        """One queue with its committed counts, from memory. Raises QueueNotFound."""
+    async def queue(self, name: str) -> QueueInfo:
+        """One queue with its committed counts. Raises QueueNotFound."""
 
     @abstractmethod
     def queue_number(self, name: str) -> int:
-        """The queue's number, as ids carry it. Raises QueueNotFound."""
+        """The queue's number, as ids carry it, from memory: see `learn`. Raises QueueNotFound."""
 
     @abstractmethod
     def has_queue_number(self, number: int) -> bool:
-        """True while a queue of this number lives."""
+        """True while a queue of this number lives. From memory."""
 
     @abstractmethod
-    def totals(self) -> tuple[int, list[int]]:
-        """How many queues there are, and how many messages in each State. From memory, without a walk."""
+    def ready(self, name: str) -> int:
+        """How many messages of a queue are ready, as far as is known here: a hint. From memory."""
+
+    @abstractmethod
+    async def totals(self) -> tuple[int, list[int]]:
+        """How many queues there are, and how many messages in each State."""
+
+    async def learn(self, queue: str) -> bool:  # noqa: ARG002
+        """Look whether another server made a queue that is unknown here; True if it is known now."""
+        return False
+
+    async def refresh(self) -> None:
+        """Read anew what memory holds of queues, keys and runners, where others may have changed it."""
+        return
+
+    def attend(self, queue: str) -> None:  # noqa: ARG002
+        """From now on listeners hear, for a minute at least, of what other servers change in this queue."""
+        return
 
     # --- messages in ------------------------------------------------------------------------------
 
@@ -248,8 +269,8 @@ class Store(ABC):
         """All that is known of a message, None if it has ended and no record is kept."""
 
     @abstractmethod
-    async def held(self) -> list[Held]:
-        """All claims there are, for whoever starts; a claim that is over may still be among them.
+    async def held(self, holder: str | None = None) -> list[Held]:
+        """All claims there are, or those of one holder; a claim that is over may still be among them.
 
         Those that are not tentative have a whole lease from the moment at which the store was opened.
         """

@@ -220,7 +220,7 @@ def test_garbage_behind_a_send_is_not_answered_in_its_place(q: Served, whole: bo
     async def scenario() -> bytes:
         line = Line(q)
         line.say(send("x") + (b"" if whole else send("y")) + b"\0garbage\r\n\r\n")
-        await settled(lambda: q.app.store.queue("q").ready)
+        await settled(lambda: q.app.store.ready("q"))
         await settled(line.wire.is_closing)
         while not line.wire.written.empty():
             line.heard += line.wire.written.get_nowait()

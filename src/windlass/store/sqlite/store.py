@@ -132,7 +132,7 @@ class SQLiteStore(Store):
         run = partial(administration.delete_queue, name=name)
         await self._step("delete_queue", run, name, structural=True)
 
-    def queues(self, prefix: str = "", after: str = "", limit: int = 100) -> list[QueueInfo]:
+    async def queues(self, prefix: str = "", after: str = "", limit: int = 100) -> list[QueueInfo]:
         names = self._memory.names()
         second = self._clock.now() // 1000
         found: list[QueueInfo] = []
@@ -144,16 +144,19 @@ class SQLiteStore(Store):
                 found.append(queue.info(second))
         return found
 
-    def queue(self, name: str) -> QueueInfo:
+    async def queue(self, name: str) -> QueueInfo:
         return self._memory.queue(name).info(self._clock.now() // 1000)
 
     def queue_number(self, name: str) -> int:
         return self._memory.queue(name).number
 
+    def ready(self, name: str) -> int:
+        return self._memory.queue(name).counts[State.READY]
+
     def has_queue_number(self, number: int) -> bool:
         return number in self._memory.by_number
 
-    def totals(self) -> tuple[int, list[int]]:
+    async def totals(self) -> tuple[int, list[int]]:
         return len(self._memory.by_name), self._memory.totals[: len(State)]
 
     # --- messages ---------------------------------------------------------------------------------
@@ -266,9 +269,9 @@ class SQLiteStore(Store):
         self.calls["find"] += 1
         return await self._readers.find(number)
 
-    async def held(self) -> list[Held]:
+    async def held(self, holder: str | None = None) -> list[Held]:
         self.calls["held"] += 1
-        return await self._readers.held()
+        return [claim for claim in await self._readers.held() if holder in (None, claim.holder)]
 
     async def untold(self, limit: int = 100) -> list[End]:
         self.calls["untold"] += 1

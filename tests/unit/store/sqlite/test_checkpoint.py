@@ -50,7 +50,7 @@ def test_the_log_begins_anew_again_and_again(bench: Bench) -> None:
     bench.create("q")
     first = beginnings(bench)
     sent = send_until(bench, lambda: beginnings(bench) >= first + 5, "the log only grows")
-    assert bench.store.queue("q").ready == sent
+    assert bench.info("q").ready == sent
 
 
 def test_a_long_read_puts_it_off_and_no_more(bench: Bench) -> None:

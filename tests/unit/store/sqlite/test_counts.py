@@ -30,8 +30,8 @@ def test_a_crash_at_any_point_leaves_the_counts_right(bench: Bench) -> None:
             bench.receive(name)
             sent[name] -= 1
         bench.crash()
-        assert {name: bench.store.queue(name).ready for name in names} == sent
-    assert bench.store.totals() == (7, [sum(sent.values()), 0, 0, 0, 0])
+        assert {name: bench.info(name).ready for name in names} == sent
+    assert bench.totals() == (7, [sum(sent.values()), 0, 0, 0, 0])
 
 
 def test_the_log_is_cut(bench: Bench) -> None:
@@ -54,7 +54,7 @@ def test_a_deleted_queue_leaves_nothing_to_count(bench: Bench) -> None:
     bench.delete("q")
     bench.create("q")
     bench.crash()
-    assert bench.store.totals() == (1, [0, 0, 0, 0, 0])
+    assert bench.totals() == (1, [0, 0, 0, 0, 0])
     for _ in range(20):
         bench.send("q", b"1")
     bench.crash()

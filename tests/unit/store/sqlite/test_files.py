@@ -110,12 +110,12 @@ def test_a_log_torn_at_its_end_is_not(bench: Bench, tmp_path: Path) -> None:
     directory = killed(bench, tmp_path / "torn")
     os.truncate(directory / LOG, size + 24 + 8192 + 100)
     store = opened(directory, ManualClock())
-    assert store.queue("q").ready == 1
+    assert store.ready("q") == 1
     store.close()
     directory = killed(bench, tmp_path / "flipped at its end")
     flip(directory / LOG, size + 1_000)
     store = opened(directory, ManualClock())
-    assert store.queue("q").ready == 1
+    assert store.ready("q") == 1
     store.close()
 
 

@@ -99,7 +99,7 @@ def test_a_step_is_bounded(
     assert most < 250
     left = next(sqlite_of(bench)._db.execute("SELECT count(*) FROM messages"))[0]
     assert left == (MANY if fill in (leases, delays, letters, records) else 0)
-    total = sum(sqlite_of(bench).totals()[1])
+    total = sum(bench.totals()[1])
     assert total == left
 
 

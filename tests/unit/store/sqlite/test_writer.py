@@ -104,8 +104,8 @@ def test_a_commit_that_always_fails_answers_everybody(bench: Bench) -> None:
         )
     assert all(isinstance(result, StoreUnavailable) for result in results)
     assert bench.counts("q") == {"ready": 1}
-    assert bench.store.queue("q").settings.max_length is None
-    assert [info.name for info in bench.store.queues()] == ["q"]
+    assert bench.info("q").settings.max_length is None
+    assert [info.name for info in bench.run(lambda s: s.queues())] == ["q"]
     sent = bench.send("q", b"3")
     bench.crash()
     assert [m.number for m in bench.receive("q", 5)] == [*before.numbers, *sent.numbers]
