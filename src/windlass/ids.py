@@ -17,7 +17,7 @@ An id says that queue once. A receipt of a message that lies in another one says
 bytes), and has a MAC of 13: 44 characters.
 
 What is no message has an id that says what it is: two letters, an underscore, and 24 characters of base64url
-for the number (7 bytes) and a keyed BLAKE2b of letters and number (11); or 28, where the number needs 10 bytes.
+for the number (7 bytes) and a keyed BLAKE2b of letters and number (11); or 28, for a number of 10 bytes.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _STANDARD = bytes.maketrans(b"-_+/", b"+/==")  # the standard alphabet's own two
 _LOW = 0xFFFFFFFF
 _MAC = 12
 PLACE_BITS = 48
-"""Where queues are spread, a message's number is its queue's, and behind it so many bits of its place there."""
+"""Where queues are spread, a number is that of the queue, and behind it so many bits of a place there."""
 _PLACE = (1 << PLACE_BITS) - 1
 
 ID_LENGTH = 32
@@ -139,7 +139,7 @@ class Ids:
         return blake2b(text.encode(), key=self._numbered_key, digest_size=16).hexdigest()
 
     def numbered(self, kind: str, number: int) -> str:
-        """The id of thing `number` of a kind (two letters, SUBMISSION for one): 27 ASCII characters, or 31."""
+        """The id of thing `number` of a kind (two letters, SUBMISSION for one): 27 characters, or 31."""
         raw = number.to_bytes(7 if number < 1 << 56 else 10)
         return f"{kind}_{_text(raw + self._numbered_mac(kind, raw)).decode('ascii')}"
 
