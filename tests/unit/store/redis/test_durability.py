@@ -145,9 +145,7 @@ def test_a_file_that_is_not_whole_yet_does_not_count() -> None:
     server = RedisServer("--appendonly", "no")
     with server.client() as client:
         client.set("a", "b")
-        client.config_set(
-            "rdb-key-save-delay", 60_000_000
-        )  # microseconds
+        client.config_set("rdb-key-save-delay", 60_000_000)  # microseconds
         client.config_set("appendonly", "yes")
         lacks = judged(server.url).lacks
         assert len(lacks) == 1
