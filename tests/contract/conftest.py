@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
-import functools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +14,7 @@ from sqlalchemy.engine import Engine
 from tests.contract.bench import Bench, Ground
 from tests.contract.keeping import House
 from tests.postgresql import PostgreSQL
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, shared_redis
 from windlass.catalogue.service import DATABASE
 from windlass.clock import ManualClock
 from windlass.database import sqlite_url
@@ -65,16 +63,9 @@ class OnRedis:
 BACKENDS = ("sqlite", "redis")
 
 
-@functools.cache
-def _redis() -> RedisServer:
-    server = RedisServer()
-    atexit.register(server.close)
-    return server
-
-
 def ground(backend: str, home: Path) -> Ground:
     """Where a backend's store lies."""
-    return OnSQLite(home) if backend == "sqlite" else OnRedis(_redis())
+    return OnSQLite(home) if backend == "sqlite" else OnRedis(shared_redis())
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@
 
 The event loop appends calls and goes on. The thread takes all that is there, puts those of one verb and queue
 together, sends one pipeline, reads all replies, and hands the answers back in one call to the loop. Redis
-writes what a pipeline brought to its log, syncs it once, and only then replies: an answer never leaves before.
+writes what a pipeline brought to its log, syncs it once, and only then replies: no answer leaves before.
 
 What was sent and has no reply may have been done, so it is never sent again: whoever asked is told so. What
 Redis refused before it began (MOVED, a library that is not loaded) is sent anew, a few times.

@@ -32,8 +32,8 @@ class Call(Operation[Any]):
     """One call. `decode` makes its result of the answer, or its part of a common one."""
 
     __slots__ = (
-        "abandoned", "args", "decode", "fallback", "label", "late", "name", "number", "parts", "size", "tries",
-        "verb",
+        "abandoned", "args", "decode", "fallback", "label", "late", "name", "number", "parts", "size",
+        "tries", "verb",
     )  # fmt: skip
 
     def __init__(

@@ -19,7 +19,7 @@ _PARTS = (
     "registry",
 )  # fmt: skip
 _FILLS = frozenset({"send", "send_with", "arrive", "configure", "register", "found"})
-"""What fills a queue, and so stops when Redis has no memory left. All else goes on, or none could be emptied."""
+"""What fills a queue, and so stops when Redis has no memory left. All else goes on."""
 _VERB = re.compile(r"^(verbs|writers)\.(\w+) = function", re.MULTILINE)
 
 
