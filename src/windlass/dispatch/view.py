@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from windlass.dispatch.job import JOB, Job, decode_job, decode_outcome, number_of
+from windlass.dispatch.job import JOB, Job, decode_job, decode_outcome
 from windlass.dispatch.job_queues import JobQueues
 from windlass.dispatch.labels import labels_of
+from windlass.dispatch.numbers import Numbers
 from windlass.dispatch.progress import Numbered, Progress
 from windlass.errors import JobNotFound, QueueNotFound
 from windlass.ids import Ids
@@ -94,6 +95,7 @@ class Views:
         self,
         store: Store,
         ids: Ids,
+        numbers: Numbers,
         job_queues: JobQueues,
         progress: Progress,
         watches: Watches,
@@ -101,6 +103,7 @@ class Views:
     ) -> None:
         self._store = store
         self._ids = ids
+        self._numbers = numbers
         self._job_queues = job_queues
         self._progress = progress
         self._watches = watches
@@ -112,7 +115,7 @@ class Views:
         Raises JobNotFound.
         """
         await self._load()
-        number = number_of(self._ids, job_id)
+        number = await self._numbers.of(job_id)
 
         async def look() -> JobView:
             return view_of(job_id, await life_of(self._store, number))
@@ -138,7 +141,7 @@ class Views:
 
     async def watch(self, job_id: str, last: int, wait: float) -> tuple[list[Numbered], bool]:
         """Events of a job behind number `last`, after `wait` seconds at most; and if that was all."""
-        number = number_of(self._ids, job_id)
+        number = await self._numbers.of(job_id)
         events, over = await self._progress.after(number, last, wait)
         if not events and not over:
             over = (await self.job(job_id)).over

@@ -226,3 +226,11 @@ def ordered(event: Mapping[str, Any]) -> dict[str, Any]:
     return {name: event[name] for name in ORDER if name in event} | {
         name: value for name, value in event.items() if name not in ORDER
     }
+
+
+def in_words(queues: Sequence[str]) -> str:
+    """How many queues there are and what the first are called."""
+    if not queues:
+        return "no queues"
+    first = ", ".join(sorted(queues)[:3]) + (", …" if len(queues) > 3 else "")
+    return f"{len(queues):,} queue{'s' if len(queues) > 1 else ''} ({first})"

@@ -228,12 +228,11 @@ def _text(value: Any) -> str | None:
 
 
 def _bytes(raw: msgspec.Raw) -> bytes:
-    """Bytes that MessagePack holds as a text or as bytes: Lua knows no difference."""
+    """What MessagePack holds as a text: Lua's texts are bytes."""
     data = bytes(raw)
-    kind = data[0]
-    if kind & 0xE0 == 0xA0:
+    if data[0] & 0xE0 == 0xA0:
         return data[1:]
-    return data[1 + {0xD9: 1, 0xC4: 1, 0xDA: 2, 0xC5: 2, 0xDB: 4, 0xC6: 4}[kind] :]
+    return data[1 + {0xD9: 1, 0xDA: 2, 0xDB: 4}[data[0]] :]
 
 
 def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:

@@ -6,6 +6,8 @@ import struct
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import msgspec
+
 from windlass.errors import StartError
 from windlass.ids import PLACE_BITS
 from windlass.message import State
@@ -25,6 +27,7 @@ from windlass.store.transfer import (
     Record,
     Source,
     Target,
+    in_words,
     ordered,
 )
 
@@ -237,9 +240,7 @@ class RedisTarget(Target):
 def _contents(direct: Direct) -> str:
     """What an installation has, in a few words."""
     (names,) = direct.do(REGISTRY, [("HKEYS", direct.key(REGISTRY, "names"))])
-    shown = sorted(name.decode() for name in names)
-    few = ", ".join(shown[:3]) + (", …" if len(shown) > 3 else "")
-    return f"an installation with {len(shown)} queues" + (f" ({few})" if shown else "")
+    return f"an installation with {in_words([name.decode() for name in names])}"
 
 
 def _by_queue(batch: Sequence[Record]) -> dict[int, list[Record]]:
@@ -303,7 +304,9 @@ def _deliveries(message: Living, *, plain: bool) -> bytes:
 def _answer(record: Answer) -> bytes:
     duplicates = record.duplicates or [False] * len(record.numbers)
     places = [str(number) for number in record.numbers]
-    return encode((record.fingerprint, places, [int(known) for known in duplicates], record.until))
+    # Lua's texts are bytes, and its MessagePack knows no others.
+    fingerprint = msgspec.Raw(struct.pack(">BI", 0xDB, len(record.fingerprint)) + record.fingerprint)
+    return encode((fingerprint, places, [int(known) for known in duplicates], record.until))
 
 
 def _or_false(value: str | None) -> str | bool:

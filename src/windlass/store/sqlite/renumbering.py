@@ -1,8 +1,10 @@
 """Numbers for messages that come from a store that is spread, where each queue has numbers of its own.
 
-A number that one message alone has stays. One that several have is left to none of them: a receipt under an
-old number then means nothing, and never another message. The same with places in a queue: where letters of
-several queues have the same one, they keep their order, and what is behind them moves up.
+A number that one message alone has stays. Of several that have the same one may keep it, in a queue that
+sends nobody its dead letters: a receipt or an id of another queue's message then finds it elsewhere, and is
+never taken for that message's. A job goes first: its id says no queue. The places are made different, too,
+those of all queues, as messages of two may meet in one dead-letter queue: each moves up as little as keeps
+the order.
 
 All numbers are looked at on disk: there may be more of them than fit into memory.
 """
@@ -17,44 +19,51 @@ from typing import Any
 import apsw
 from msgspec.structs import replace
 
+from windlass.message import RESERVED
 from windlass.store.sqlite.rows import numbers
-from windlass.store.transfer import BATCH, Answer, Dedup, Ended, Living, Record
+from windlass.store.transfer import BATCH, Answer, Dedup, Ended, Installation, Living, Queue, Record
 
 _TABLES = """
     CREATE TABLE renumbering.living (
         queue INTEGER NOT NULL, place INTEGER NOT NULL, home INTEGER NOT NULL, number INTEGER NOT NULL
     ) STRICT;
-    CREATE TABLE renumbering.seen (number INTEGER NOT NULL, home INTEGER NOT NULL) STRICT;
+    CREATE TABLE renumbering.seen (
+        number INTEGER NOT NULL, home INTEGER NOT NULL, claim INTEGER NOT NULL
+    ) STRICT;
 """
 # A member is what the spread store calls a message in a queue: it sorts by that where places are the same.
 _SETTLE = """
     CREATE TABLE renumbering.moved AS
         SELECT number, home, ?1 + row_number() OVER (ORDER BY number, home) AS new
-          FROM (SELECT number, home, count(*) OVER (PARTITION BY number) AS amount FROM renumbering.seen)
-         WHERE amount > 1;
+          FROM (SELECT number, home, claim, count(*) OVER (PARTITION BY number) AS amount,
+                       row_number() OVER (PARTITION BY number ORDER BY claim, home) AS nth
+                  FROM renumbering.seen)
+         WHERE amount > 1 AND (nth > 1 OR claim = 2);  -- _NONE
     CREATE INDEX renumbering.moved_number ON moved (number);
-    CREATE TABLE renumbering.crowded AS
-        SELECT DISTINCT queue FROM
-            (SELECT queue, count(*) OVER (PARTITION BY queue, place) AS amount FROM renumbering.living)
-         WHERE amount > 1;
     CREATE TABLE renumbering.placed AS
-        SELECT number, home, place + row_number() OVER (PARTITION BY queue ORDER BY place, member)
-               - dense_rank() OVER (PARTITION BY queue ORDER BY place) AS place
-          FROM (SELECT queue, place, number, home,
-                       iif(home = queue, number, home || ':' || number) || '' AS member
-                  FROM renumbering.living WHERE queue IN renumbering.crowded);
+        SELECT number, home, seq AS place
+          FROM (SELECT number, home, place, n + max(place - n) OVER (ORDER BY n) AS seq
+                  FROM (SELECT number, home, place, row_number() OVER (ORDER BY place, member, queue) AS n
+                          FROM (SELECT *, iif(home = queue, number || '', home || ':' || number) AS member
+                                  FROM renumbering.living)))
+         WHERE seq != place;
     CREATE INDEX renumbering.placed_number ON placed (number);
 """
+
+
+_NONE = 2
+"""Of a message that may be in more than one queue: no claim to its number."""
 
 
 class Renumbering:
     """Which numbers and places have to be others."""
 
-    def __init__(self, db: apsw.Connection, part: Path, last_number: int) -> None:
-        """`part`: beside which file it is worked out; `last_number`: above it numbers are free."""
+    def __init__(self, db: apsw.Connection, part: Path, installation: Installation) -> None:
+        """`part`: beside which file it is worked out."""
         self._db = db
+        self._claims = {queue.number: _claim(queue) for queue in installation.queues}
         self._path = part.with_name(part.name + "-numbers")
-        self._last = last_number
+        self._last = installation.last_number
         self._moved = self._placed = 0
         self._path.unlink(missing_ok=True)
         db.execute("COMMIT")  # nothing can be attached in a transaction
@@ -71,11 +80,18 @@ class Renumbering:
                 "INSERT INTO renumbering.living VALUES (?, ?, ?, ?)",
                 [(each.queue, each.place, each.home, each.number) for each in some],
             )
-        self._db.execute("INSERT INTO renumbering.seen SELECT number, home FROM renumbering.living")
+            self._see(some)
         while records := list(islice(ended, BATCH)):
-            self._db.executemany(
-                "INSERT INTO renumbering.seen VALUES (?, ?)", [(each.number, each.home) for each in records]
-            )
+            self._see(records)
+
+    def _see(self, records: Sequence[Living] | Sequence[Ended]) -> None:
+        self._db.executemany(
+            "INSERT INTO renumbering.seen VALUES (?, ?, ?)",
+            [
+                (each.number, each.home, self._claims[each.queue] if each.queue == each.home else _NONE)
+                for each in records
+            ],
+        )
 
     def settle(self) -> tuple[int, int]:
         """Find others for those that collide: (the highest number there is now, how many messages moved)."""
@@ -115,6 +131,13 @@ class Renumbering:
     def clear(self) -> None:
         """Take away what it was worked out with; the database is closed."""
         self._path.unlink(missing_ok=True)
+
+
+def _claim(queue: Queue) -> int:
+    """How good the claim of a queue's own messages to their numbers is: the least goes first."""
+    if queue.settings.dead_letter is not None:
+        return _NONE
+    return 0 if queue.name.startswith(RESERVED) else 1
 
 
 def _numbers(record: Record) -> Sequence[int]:

@@ -29,6 +29,7 @@ from windlass.store.transfer import (
     Record,
     Source,
     Target,
+    in_words,
     ordered,
 )
 
@@ -109,7 +110,9 @@ class SQLiteTarget(Target):
             )
 
     def _put_installation(self, db: apsw.Connection, installation: Installation) -> None:
+        self._installation = installation
         self._last_number = installation.last_number
+        self._names = {queue.number: queue.name for queue in installation.queues}
         numbers = {
             "next_queue": installation.last_queue + 1,
             "next_generation": installation.last_queue + 1,
@@ -155,13 +158,12 @@ class SQLiteTarget(Target):
                 for runner in installation.runners
             ],
         )
-        self._names = {queue.number: queue.name for queue in installation.queues}
 
     # --- numbers ----------------------------------------------------------------------------------
 
     def number(self, living: Iterator[Living], ended: Iterator[Ended]) -> None:
         try:
-            self._renumbering = Renumbering(self._opened(), self._part, self._last_number)
+            self._renumbering = Renumbering(self._opened(), self._part, self._installation)
             self._renumbering.gather(living, ended)
             self._last_number, self.renumbered = self._renumbering.settle()
         except apsw.Error as error:
@@ -368,10 +370,9 @@ def _contents(data_dir: Path) -> str:
     try:
         db = files.connect(data_dir, "full", read_only=True)
         try:
-            names = [name for (name,) in db.execute("SELECT name FROM queues ORDER BY name")]
+            names = [name for (name,) in db.execute("SELECT name FROM queues")]
         finally:
             db.close()
     except apsw.Error:
         return f"a database that cannot be read, {files.DATABASE}"
-    few = ", ".join(names[:3]) + (", …" if len(names) > 3 else "")
-    return f"a database, {files.DATABASE}, with {len(names)} queues" + (f" ({few})" if names else "")
+    return f"a database, {files.DATABASE}, with {in_words(names)}"
