@@ -110,6 +110,8 @@ class Windlass:
             self.settings.store,
             clock=self._given_clock,
             synchronous=self.settings.synchronous,
+            durability=self.settings.durability,
+            replicas=self.settings.replicas,
         )
         self._clock = self.store.clock
         self.queues = Queues(self.store, self._clock)

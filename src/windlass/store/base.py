@@ -313,6 +313,10 @@ class Store(ABC):
         """Call `listener` on the event loop after each commit that brought a change."""
 
     @abstractmethod
+    def described(self) -> dict[str, Any]:
+        """What this store is and what an answer of it survives, as JSON has it; for people. From memory."""
+
+    @abstractmethod
     def close(self) -> None:
         """Finish what is under way, then refuse everything. Blocks."""
 

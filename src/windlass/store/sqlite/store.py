@@ -53,6 +53,7 @@ class SQLiteStore(Store):
         self._coming: Counter[str] = Counter()
         """Names of queues whose creation is under way: what is asked behind it finds them."""
         self.clock = clock
+        self._synchronous = synchronous
         self._lock = DirectoryLock(data_dir)
         try:
             self._db = files.open_database(data_dir, synchronous, killed=self._lock.killed)
@@ -303,6 +304,14 @@ class SQLiteStore(Store):
 
     def listen(self, listener: Callable[[Changes], None]) -> None:
         self._writer.listen(listener)
+
+    def described(self) -> dict[str, Any]:
+        survives = (
+            "nothing is lost: it is on disk before the answer"
+            if self._synchronous == "full"
+            else "what was answered last may be lost: the disk is not waited for"
+        )
+        return {"kind": "sqlite", "shared": False, "durability": {"survives": {"power_cut": survives}}}
 
     def close(self) -> None:
         self._writer.close()
