@@ -102,12 +102,12 @@ class RedisServer:
             )
 
     def wait_until_ready(self) -> None:
-        def answers() -> bool:
+        def ready() -> bool:
             assert self.running, f"Redis ended:\n{self.log}"
-            return self._answers()
+            return self.answers()
 
         try:
-            until(answers, PATIENCE, "Redis")
+            until(ready, PATIENCE, "Redis")
         except AssertionError as error:
             raise AssertionError(f"{error}\n{self.log}") from None
 
@@ -218,6 +218,14 @@ class RedisServer:
             self._client = self.client()
         return self._client.execute_command(*command)  # type: ignore[no-untyped-call]
 
+    def answers(self) -> bool:
+        """Whether it is there, with all that it held."""
+        try:
+            with redis.from_url(self.url, socket_timeout=2) as client:
+                return bool(client.ping())
+        except redis.RedisError:
+            return False
+
     def _command(self) -> list[str]:
         command = [
             *("redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)),
@@ -227,10 +235,3 @@ class RedisServer:
         if self.master is not None:
             command += ["--replicaof", "127.0.0.1", str(self.master.port)]
         return [*command, *self.arguments]
-
-    def _answers(self) -> bool:
-        try:
-            with redis.from_url(self.url, socket_timeout=2) as client:
-                return bool(client.ping())
-        except redis.RedisError:
-            return False
