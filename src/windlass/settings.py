@@ -30,6 +30,17 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on. Another than loopback needs API keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     data_dir: Path = Field(Path("data"), description="The one directory that holds everything.")
+    store: str | None = Field(
+        None,
+        description="URL of the Redis or Valkey that holds the queues. Unset: SQLite, in the data directory.",
+    )
+    durability: Literal["fsync", "everysec", "memory", "replicated"] = Field(
+        "fsync",
+        description="What an answer of the store on Redis promises; a Redis that gives less is refused.",
+    )
+    replicas: int = Field(
+        1, ge=1, le=100, description="With `replicated`: replicas that have a message before the answer."
+    )
     log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
     insecure: bool = Field(False, description="Listen on any address without API keys.")
     synchronous: Literal["full", "off"] = Field(

@@ -21,6 +21,28 @@ def serve(
     data_dir: Annotated[
         Path | None, typer.Option(help="The one directory that holds everything [default: data].")
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The Redis or Valkey that holds the queues: redis://, rediss://, unix://, redis+cluster://,"
+            " redis+sentinel:// [default: SQLite in the data directory]. Others on this machine can see"
+            " options: with a password in it, rather set WINDLASS_STORE.",
+        ),
+    ] = None,
+    durability: Annotated[
+        str | None,
+        typer.Option(
+            help="What an answer of the store on Redis promises: fsync, everysec, memory or replicated"
+            " [default: fsync]. A Redis that gives less is refused."
+        ),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="With replicated: replicas that have a message before the answer [default: 1]."
+        ),
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="console or json [default: console].")] = None,
     insecure: Annotated[
         bool | None, typer.Option("--insecure", help="Listen on any address without API keys.")
@@ -88,6 +110,7 @@ def serve(
     Examples:
       windlass serve --data-dir /var/lib/windlass --port 8000
       WINDLASS_REGISTRATION_TOKEN=$(cat token) windlass serve --host 10.0.0.5
+      windlass serve --store redis://10.0.0.7/0?prefix=shop
       windlass serve --database postgresql://shop@db.example/shop --products-file ids.txt
     """
     import gc
@@ -105,6 +128,9 @@ def serve(
             host=host,
             port=port,
             data_dir=data_dir,
+            store=store,
+            durability=durability,
+            replicas=replicas,
             log_format=log_format,
             insecure=insecure,
             registration_token=registration_token,

@@ -32,6 +32,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from windlass.clock import Clock
 from windlass.message import (
     Acknowledgement,
     End,
@@ -105,6 +106,13 @@ class Store(ABC):
 
     shared = False
     """Whether other servers may have it open too: then what is in memory here may be behind."""
+
+    spread = False
+    """Whether its queues may lie on several servers: then a message's number carries its queue
+    (ids.PLACE_BITS)."""
+
+    clock: Clock
+    """What time it is for the store: leases and delays end by it."""
 
     # --- queues -----------------------------------------------------------------------------------
 
