@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import shutil
 import signal
@@ -19,6 +20,12 @@ from tests.harness import free_port, until
 
 PATIENCE = 60.0
 """Seconds."""
+
+
+@functools.cache
+def shared_redis() -> RedisServer:
+    """One for all tests of this process that leave it as it is, or empty it."""
+    return RedisServer()
 
 
 class RedisServer:

@@ -108,6 +108,8 @@ def _read(scheme: str, rest: str) -> Address:
         if path and not path.isdecimal():
             raise ValueError("what follows the last / is a database: a number")
         hosts = tuple(_host(each, _PORTS[kind]) for each in listed.split(","))
+        if kind == "alone" and len(hosts) > 1:
+            raise ValueError("only a Cluster and Sentinels are several: redis+cluster://, redis+sentinel://")
         options = _options(f"{plain}://{userinfo}{at}redis/{path}", theirs)
         del options["host"]
     if kind == "cluster" and options.get("db"):
@@ -133,13 +135,13 @@ def _listed(hosts: tuple[tuple[str, int], ...], service: str) -> str:
 
 
 def _shown(scheme: str, where: str, prefix: str, options: dict[str, Any]) -> str:
-    user = options.get("username")
-    told = {"db": options["db"]} if options.get("db") else {}
+    if user := options.get("username"):
+        where = f"{quote(user)}@{where}"
+    if options.get("db"):
+        where += f"?db={options['db']}" if scheme == "unix" else f"/{options['db']}"
     if prefix != PREFIX:
-        told["prefix"] = prefix
-    return (
-        f"{scheme}://" + (f"{quote(user)}@" if user else "") + where + (f"?{urlencode(told)}" if told else "")
-    )
+        where += f"{'&' if '?' in where else '?'}prefix={prefix}"
+    return f"{scheme}://{where}"
 
 
 def _parameters(query: str) -> tuple[dict[str, str], dict[str, str]]:

@@ -15,12 +15,14 @@ R = TypeVar("R")
 
 Argument = str | bytes | int
 
+_STRUCTURAL = frozenset({"configure", "purge", "destroy", "register", "unregister", "readdress"})
+
 ORDER = (
-    "register", "configure", "attend", "send", "send_with", "arrive", "acknowledge", "extend", "release", "cancel",
-    "expire", "note_due", "set_due", "claim_due", "receive",
+    "attend", "send", "send_with", "arrive", "acknowledge", "extend", "release", "cancel",
+    "expire", "note_due", "set_due", "claim_due", "receive", *_STRUCTURAL,
 )  # fmt: skip
-"""In which order verbs that come together are done: they are all under way at once, so any is right. What brings
-messages goes before what takes them."""
+"""In which order verbs that come together are done: they are all under way at once, so any is right. What
+brings messages goes before what takes them."""
 
 REGISTRY = 0
 """The number of what all queues share, where others have a queue's."""
@@ -29,7 +31,10 @@ REGISTRY = 0
 class Call(Operation[Any]):
     """One call. `decode` makes its result of the answer, or its part of a common one."""
 
-    __slots__ = ("abandoned", "args", "decode", "label", "most", "name", "number", "parts", "size", "tries", "verb")
+    __slots__ = (
+        "abandoned", "args", "decode", "fallback", "label", "late", "name", "number", "parts", "size",
+        "tries", "verb",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -61,6 +66,10 @@ class Call(Operation[Any]):
         self.abandoned = abandoned
         """Whether its caller is gone."""
         self.tries = 0
+        self.fallback: Call | None = None
+        """Who waits for its answer."""
+        self.late: Callable[[int], list[Argument]] | None = None
+        """Makes the arguments once the queue's number is known."""
 
 
 class Bundle(msgspec.Struct, gc=False):
@@ -99,17 +108,27 @@ _RANK = {verb: rank for rank, verb in enumerate(ORDER)}
 
 
 def bundles(calls: Iterable[Call]) -> list[Bundle]:
-    """Calls put together, and in ORDER; those of one verb and queue stay in the order in which they came."""
+    """Calls put together, and in ORDER; those of one verb and queue stay in the order in which they came.
+
+    What changes a queue itself stays where it is: what came before it is done before it.
+    """
+    made: list[Bundle] = []
+    run: list[Call] = []
+    for call in calls:
+        run.append(call)
+        if call.verb in _STRUCTURAL:
+            made += _run(run)
+            run = []
+    return made + _run(run)
+
+
+def _run(calls: Sequence[Call]) -> list[Bundle]:
     open_ones: dict[tuple[str, int], Bundle] = {}
     made: list[Bundle] = []
     for call in calls:
         key = call.verb, call.number
         bundle = open_ones.get(key) if call.parts else None
-        if (
-            bundle is None
-            or bundle.parts + call.parts > _MOST_PARTS
-            or bundle.size + call.size > _MOST_BYTES
-        ):
+        if bundle is None or bundle.parts + call.parts > _MOST_PARTS or bundle.size + call.size > _MOST_BYTES:
             bundle = Bundle(call.verb, call.number, [])
             made.append(bundle)
             if call.parts:

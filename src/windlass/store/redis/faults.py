@@ -116,7 +116,6 @@ _REPLIES: dict[str, tuple[type[StoreUnavailable], str, int]] = {
         f"Redis wants a password: write it in the store's URL. {UNDONE}",
         10,
     ),
-    "UNBLOCKED": (StoreUnavailable, f"This Redis is a replica now; its master is looked for. {UNDONE}", 1),
 }
 """By the first word of an error reply for which redis-py has no class."""
 

@@ -8,25 +8,19 @@ reader, who finds it with FUNCTION LIST.
 from __future__ import annotations
 
 import hashlib
+import re
 from functools import cache
 from importlib.resources import files
 
 import redis
 
 _PARTS = (
-    "common", "send", "send_with", "receive", "settle", "move", "expire", "look", "queue", "registry",
+    "common", "lapse", "send", "send_with", "receive", "settle", "move", "expire", "look", "queue",
+    "registry",
 )  # fmt: skip
-_REGISTER = """
--- What empties a queue goes on when memory is full; what fills it does not.
-local FILLS = { send = true, send_with = true, arrive = true, configure = true, register = true, found = true }
-for name, run in pairs(writers) do
-  redis.register_function{ function_name = 'PREFIX' .. name, callback = run,
-                           flags = FILLS[name] and {} or { 'allow-oom' } }
-end
-for name, run in pairs(verbs) do
-  redis.register_function{ function_name = 'PREFIX' .. name, callback = run, flags = { 'no-writes' } }
-end
-"""
+_FILLS = frozenset({"send", "send_with", "arrive", "configure", "register", "found"})
+"""What fills a queue, and so stops when Redis has no memory left. All else goes on."""
+_VERB = re.compile(r"^(verbs|writers)\.(\w+) = function", re.MULTILINE)
 
 
 @cache
@@ -38,10 +32,20 @@ def prefix() -> str:
 @cache
 def _body() -> str:
     folder = files("windlass.store.redis") / "functions"
-    return "\n".join((folder / f"{part}.lua").read_text() for part in _PARTS) + _REGISTER
+    return "\n".join((folder / f"{part}.lua").read_text() for part in _PARTS)
+
+
+def _registered(kind: str, verb: str, name: str) -> str:
+    """While a library is loaded there is nothing to loop with."""
+    flags = "'no-writes'" if kind == "verbs" else "" if verb in _FILLS else "'allow-oom'"
+    return (
+        f"redis.register_function{{ function_name = '{name}{verb}', callback = {kind}.{verb},"
+        f" flags = {{ {flags} }} }}"
+    )
 
 
 def load(client: redis.Redis) -> None:
     """Have a server know the functions, or know them still. Raises RedisError."""
     name = prefix()
-    client.function_load(f"#!lua name={name[:-1]}\n{_body().replace('PREFIX', name)}", replace=True)
+    registered = [_registered(kind, verb, name) for kind, verb in _VERB.findall(_body())]
+    client.function_load("\n".join([f"#!lua name={name[:-1]}", _body(), *registered]), replace=True)

@@ -124,6 +124,10 @@ class Topology:
                     # What another thread has under way there ends by itself.
                     node.client.connection_pool.disconnect(inuse_connections=False)
 
+    def beside(self, place: Place, patience: float) -> redis.Redis:
+        """A client for a server that is no master, a replica say; whoever asked closes it."""
+        return self._client(place, socket_timeout=patience, socket_connect_timeout=patience)
+
     def close(self) -> None:
         """Close all connections; what other threads have under way on them fails."""
         for node in list(self._known.values()):
@@ -140,7 +144,7 @@ class Topology:
             return self._learn_master(self._sentinel)
         place = (self.address.path, 0) if self.address.path else self.address.hosts[0]
         if place not in self._known:
-            self._known = {place: Node(_named(place), self._client(place))}
+            self._known = {place: Node(named(place), self._client(place))}
         return _Map(list(self._known.values()), [])
 
     def _learn_master(self, sentinel: Sentinel) -> _Map:
@@ -159,7 +163,7 @@ class Topology:
             # that it is none, is not written to.
             kind = connections.TlsMasterConnection if self.address.tls else connections.MasterConnection
             client = sentinel.master_for(self.address.service, connection_class=kind, **self._options)  # type: ignore[no-untyped-call]
-            self._known = {place: Node(_named(place), client)}
+            self._known = {place: Node(named(place), client)}
         return _Map(list(self._known.values()), [])
 
     def _learn_cluster(self, after: Exception | None) -> _Map:
@@ -183,7 +187,7 @@ class Topology:
         if not best:
             raise unavailable([*failed.values(), ClusterDownError("no node serves any slot")][0])
         known = {
-            place: self._known.get(place) or Node(_named(place), self._client(place))
+            place: self._known.get(place) or Node(named(place), self._client(place))
             for place in dict.fromkeys([*self._known, *sorted(set(best.values()))])
             if place in best.values()
         }
@@ -213,15 +217,16 @@ class Topology:
 
     # --- connecting -------------------------------------------------------------------------------
 
-    def _client(self, place: Place) -> redis.Redis:
+    def _client(self, place: Place, **options: Any) -> redis.Redis:
         host, port = place
-        if self.address.path:
+        if not port:
             kind: type[Any] = connections.UnixConnection
             where: dict[str, Any] = {"path": host}
         else:
             kind = connections.TlsConnection if self.address.tls else connections.TcpConnection
             where = {"host": host, "port": port}
-        return redis.Redis.from_pool(redis.ConnectionPool(connection_class=kind, **where, **self._options))
+        pool = redis.ConnectionPool(connection_class=kind, **where, **{**self._options, **options})
+        return redis.Redis.from_pool(pool)
 
     def _sentinels(self) -> Sentinel:
         """The Sentinels, reached as the servers are, but for who one is to them."""
@@ -261,7 +266,8 @@ class Topology:
             )
 
 
-def _named(place: Place) -> str:
+def named(place: Place) -> str:
+    """`host:port`, or the path of a socket."""
     host, port = place
     if not port:
         return host

@@ -24,7 +24,7 @@
 -- A blocked message is in none of r, l, y, z. A member is a message's place in the queue that it was sent to,
 -- with the number of that queue and a colon before it where that is another one. Times are ms since 1970.
 
-local call = redis.call
+local function call(...) return redis.call(...) end  -- redis.call is not there yet while this is loaded
 local EPOCH = 1600000000000  -- places begin here: 41 bits of ms, then 7 to count
 local RANK = 2 ^ 48
 local MAX_BYTES = 16 * 1024 * 1024
@@ -101,20 +101,24 @@ local function next_due(q)
   local function at(moment) if moment and (not due or moment < due) then due = moment end end
   for _, key in ipairs({ 'l', 'y', 'x', 'zx', 'ex', 'ddx', 'anx' }) do at(first_score(q, key)) end
   if q.retention then
-    local ready = call('ZRANGE', q.b .. 'r', 0, 0, 'WITHSCORES')
-    if ready[2] or call('EXISTS', q.b .. 'z') == 1 then at(q.now + 1000) end
+    local dead = first_score(q, 'z')
+    if dead then at(dead + q.retention) end
+    for rank = 0, 9 do
+      local first = call('ZRANGEBYSCORE', q.b .. 'r', text(rank * RANK), '(' .. text((rank + 1) * RANK), 'WITHSCORES', 'LIMIT', 0, 1)
+      if first[2] then at(math.floor((first[2] - rank * RANK) / 128) + EPOCH + q.retention) end
+    end
   end
   if call('EXISTS', q.b .. 'v') == 1 then at(q.now) end
   return due and text(due) or ''
 end
 
 -- What a call comes to, behind its own answer: how many became ready, who ended, who died, what is next due, what
--- has to be moved on, whose pointers elsewhere lead nowhere now, and how many are ready in all.
+-- has to be moved on, whose pointers elsewhere lead nowhere now, how many are ready in all, and the time.
 local function close(q, answer)
   if q.attended > q.now and (q.ready > 0 or #q.ended > 0 or #q.died > 0) then
     call('SPUBLISH', q.b .. 'n', cmsgpack.pack({ q.server, q.number, q.ready, q.ended, q.died }))
   end
-  return { answer, q.ready, q.ended, q.died, next_due(q), q.moves, q.left, call('ZCARD', q.b .. 'r') }
+  return { answer, q.ready, q.ended, q.died, next_due(q), q.moves, q.left, call('ZCARD', q.b .. 'r'), text(q.now) }
 end
 
 local function in_pieces(list, size, use)
@@ -313,7 +317,7 @@ local function is_over(q, m) return (m.expires > 0 and m.expires <= q.now) or (q
 local function leave(q, member, m, raw, d, place, target, kind)
   take_out(q, member, m, d, place)
   local home, number = home_of(member)
-  local token = q.number .. ':' .. member .. ':' .. text(places(q, 1))
+  local token = q.number .. ':' .. member .. ':' .. text(call('HINCRBY', q.b .. 's', 'moved', 1))
   local packed = cmsgpack.pack({ token, target, kind, home or q.number, number, m.at, m.place, m.rank,
                                  m.group or false, m.headers or false, m.expires, d or fresh() })
   call('HSET', q.b .. 'v', member, struct.pack('>I4', #packed) .. packed .. content_of(m, raw))

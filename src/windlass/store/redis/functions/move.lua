@@ -133,3 +133,11 @@ writers.redrive = function(keys, args)
   end
   return close(q, { moved, moved == 0 and 1 or 0 })
 end
+
+-- has_left: 1 while this move is not over. args: time, server, member, token
+verbs.has_left = function(keys, args)
+  local q = open(keys, args)
+  if not q then return NONE end
+  local left = call('HGET', q.b .. 'v', args[3])
+  return left and cmsgpack.unpack(string.sub(left, 5, 4 + struct.unpack('>I4', left)))[1] == args[4] and 1 or 0
+end

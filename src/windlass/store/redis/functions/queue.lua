@@ -1,16 +1,19 @@
 -- A queue itself.
 
 -- configure: make it, or change its settings.
--- args: time, server, '1' where it has to be there, then fields of `s` and their values
--- answer: how many are ready, where it is paused no more
+-- args: time, server, the settings as JSON that it has to have ('': none, it is new), then fields of `s` and values
+-- answer: 0, or 1 where somebody else has changed them
 writers.configure = function(keys, args)
-  if args[3] == '1' and call('HEXISTS', keys[1], 'number') == 0 then return NONE end
+  local known = call('HGET', keys[1], 'json')
+  if args[3] ~= '' and not known then return NONE end
+  if args[3] ~= '' and known ~= args[3] then return { 1 } end
   local paused = call('HGET', keys[1], 'paused')
   call('HSET', keys[1], unpack(args, 4))
   call('HSETNX', keys[1], 'last', '0')
+  call('HSETNX', keys[1], 'created', text(clock(args[1])))
   local q = open(keys, args)
   if paused == '1' and not q.paused then q.ready = call('ZCARD', q.b .. 'r') end  -- those who wait find what lay there
-  return close(q, q.ready)
+  return close(q, 0)
 end
 
 -- attend: somebody wants to be told of changes, up to this time (ms from now on).

@@ -40,6 +40,7 @@ end
 writers.receive = function(keys, args)
   local q = open(keys, args)
   if not q then return NONE end
+  if (first_score(q, 'l') or q.now + 1) <= q.now or (first_score(q, 'y') or q.now + 1) <= q.now then lapse(q) end
   local answers, over, more, out = {}, 0, 0, 0
   local simple = not q.paused and q.history <= 0 and not q.cutoff and call('EXISTS', q.b .. 'd') == 0
   for n = 3, #args, 4 do
