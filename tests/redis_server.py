@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import shutil
 import signal
 import subprocess
@@ -11,6 +13,14 @@ from pathlib import Path
 import redis
 
 from tests.harness import free_port, until
+
+
+@functools.cache
+def shared_redis() -> RedisServer:
+    """One for all tests of this process that leave it as it is, or empty it."""
+    server = RedisServer()
+    atexit.register(server.close)
+    return server
 
 
 class RedisServer:

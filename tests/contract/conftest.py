@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,22 +11,61 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from tests.contract.bench import Bench, Opener
+from tests.contract.bench import Bench, Ground
 from tests.contract.keeping import House
 from tests.postgresql import PostgreSQL
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, shared_redis
 from windlass.catalogue.service import DATABASE
 from windlass.clock import ManualClock
 from windlass.database import sqlite_url
 from windlass.store import Store, open_store
 
 
-def open_sqlite(directory: Path, clock: ManualClock) -> Store:
-    # What a power cut leaves is another test's business; this one has thousands of commits.
-    return open_store(directory, clock=clock, synchronous="off")
+class OnSQLite:
+    """A store in a directory. What a power cut leaves is another test's business."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._lives = 0
+
+    @property
+    def directory(self) -> Path:
+        return self._home / str(self._lives)
+
+    def open(self, clock: ManualClock) -> Store:
+        return open_store(self.directory, clock=clock, synchronous="off")
+
+    def crash(self, store: Store) -> None:
+        """Keep what a kill at this moment would leave on the disk."""
+        former = self.directory
+        self._lives += 1
+        shutil.copytree(former, self.directory)
+        store.close()
+        shutil.rmtree(former)
 
 
-BACKENDS: dict[str, Opener] = {"sqlite": open_sqlite}
+class OnRedis:
+    """A store on a Redis that is emptied for it."""
+
+    def __init__(self, server: RedisServer) -> None:
+        server.empty()
+        self.directory = server.folder
+        self._url = server.url
+
+    def open(self, clock: ManualClock) -> Store:
+        return open_store(self.directory, self._url, clock=clock)
+
+    def crash(self, store: Store) -> None:
+        """Redis lives on; what this server had in memory is gone."""
+        store.close()
+
+
+BACKENDS = ("sqlite", "redis")
+
+
+def ground(backend: str, home: Path) -> Ground:
+    """Where a backend's store lies."""
+    return OnSQLite(home) if backend == "sqlite" else OnRedis(shared_redis())
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +82,9 @@ def redis_server() -> Iterator[RedisServer]:
     server.close()
 
 
-@pytest.fixture(params=sorted(BACKENDS))
+@pytest.fixture(params=BACKENDS)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(BACKENDS[request.param], tmp_path)
+    made = Bench(ground(request.param, tmp_path))
     yield made
     made.close()
 

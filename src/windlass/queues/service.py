@@ -25,7 +25,7 @@ class Queues:
     def __init__(self, store: Store, clock: Clock) -> None:
         self.store = store
         self.clock = clock
-        self.ids = Ids(store.secret)
+        self.ids = Ids(store.secret, spread=store.spread)
         self.lines = Lines()
         self.reaper = Reaper(store, clock)
         self.ends = Watches()

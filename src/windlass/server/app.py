@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 
 from windlass import __version__
 from windlass.catalogue.service import Catalogue
-from windlass.clock import Clock, SystemClock
+from windlass.clock import Clock
 from windlass.dispatch import Dispatch
 from windlass.dispatch.service import Timing
 from windlass.errors import (
@@ -92,7 +92,7 @@ class Windlass:
     ) -> None:
         """`jobs` makes what gives the judge's jobs to the dispatch."""
         self.settings = settings
-        self._clock = clock or SystemClock()
+        self._given_clock = clock
         self._jobs = jobs
         self.opened = False
         self._stopping = False
@@ -106,8 +106,14 @@ class Windlass:
 
     def _open(self) -> None:
         self.store: Store = open_store(
-            self.settings.data_dir, clock=self._clock, synchronous=self.settings.synchronous
+            self.settings.data_dir,
+            self.settings.store,
+            clock=self._given_clock,
+            synchronous=self.settings.synchronous,
+            durability=self.settings.durability,
+            replicas=self.settings.replicas,
         )
+        self._clock = self.store.clock
         self.queues = Queues(self.store, self._clock)
         self.door = Door(self.store.keys(), insecure=self.settings.insecure)
         self._reading = Reading(self.settings.body_timeout)

@@ -32,6 +32,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from windlass.clock import Clock
 from windlass.message import (
     Acknowledgement,
     End,
@@ -105,6 +106,13 @@ class Store(ABC):
 
     shared = False
     """Whether other servers may have it open too: then what is in memory here may be behind."""
+
+    spread = False
+    """Whether its queues may lie on several servers: then a message's number carries its queue
+    (ids.PLACE_BITS)."""
+
+    clock: Clock
+    """What time it is for the store: leases and delays end by it."""
 
     # --- queues -----------------------------------------------------------------------------------
 
@@ -303,6 +311,10 @@ class Store(ABC):
     @abstractmethod
     def listen(self, listener: Callable[[Changes], None]) -> None:
         """Call `listener` on the event loop after each commit that brought a change."""
+
+    @abstractmethod
+    def described(self) -> dict[str, Any]:
+        """What this store is and what an answer of it survives, as JSON has it; for people. From memory."""
 
     @abstractmethod
     def close(self) -> None:

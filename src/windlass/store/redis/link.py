@@ -1,0 +1,310 @@
+"""Between the verbs and the servers: routes calls, makes results of answers, knows what they bring."""
+
+from __future__ import annotations
+
+import threading
+import time
+from asyncio import AbstractEventLoop
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import redis
+import structlog
+
+from windlass.clock import Clock
+from windlass.errors import StoreClosed, StoreUnavailable
+from windlass.store.answers import Answers
+from windlass.store.base import Changes
+from windlass.store.redis import library
+from windlass.store.redis.batcher import TRIES, Batcher
+from windlass.store.redis.call import REGISTRY, Bundle, Call
+from windlass.store.redis.clock import ServerClock
+from windlass.store.redis.durability import Confirmation, Durability
+from windlass.store.redis.faults import unavailable
+from windlass.store.redis.memory import Memory, not_found
+from windlass.store.redis.records import number_of
+from windlass.store.redis.topology import Node, Topology
+
+log = structlog.get_logger("windlass.store")
+
+_QUEUE_KEYS = (
+    "s", "m", "d", "r", "l", "y", "z", "zx", "x", "g", "o", "c", "e", "ex", "u", "dd", "ddx", "an", "anx",
+    "t", "v", "w", "away",
+)  # fmt: skip
+_REGISTRY_KEYS = ("s", "names", "letters", "k", "ru", "due", "duev", "gone", "claimed")
+_LOOKS = frozenset(
+    {"stats", "ready", "find", "peek", "oldest", "held", "untold", "stale_arrivals", "has_left", "destroy"}
+)
+"""Verbs whose answer is all that they answer: they change no message."""
+_PROMISES = frozenset({"send", "send_with", "receive", "acknowledge", "extend", "release", "cancel"})
+"""Verbs whose answer says that something is on disk."""
+_CONFIRMED_WITHIN = 3.0
+"""Seconds that replicas have to confirm what they got."""
+_NOTED_FOR = 1.0
+"""Seconds after which what is due is noted again: others may have put it off."""
+
+
+class Link:
+    """Owns the batchers. Verbs submit calls; a batcher's thread settles them here."""
+
+    def __init__(self, topology: Topology, prefix: str, clock: Clock, server: str) -> None:
+        self.topology = topology
+        self.memory = Memory()
+        self.answers = Answers()
+        self.clock = clock
+        self.server = server
+        """This process's name among those that share the store."""
+        self.prefix = prefix
+        self.loop: AbstractEventLoop | None = None
+        """The last event loop that asked for something."""
+        self._stamp = ("0" if isinstance(clock, ServerClock) else None, server)
+        self._batchers: dict[Node, Batcher] = {}
+        self._keys: dict[int, list[str]] = {}
+        self._noted: dict[int, tuple[int, float]] = {}
+        self._lock = threading.Lock()
+        self._closed = False
+        self._confirmation: Confirmation | None = None
+        self.refusal: str | None = None
+        """Why nothing is taken at the moment."""
+        for node in topology.nodes():
+            library.load(node.client)
+
+    # --- in -----------------------------------------------------------------------------------------
+
+    def submit(self, call: Call) -> None:
+        """Send a call to the server that has its queue. Called on an event loop."""
+        self.loop = call.future.get_loop()
+        if self.refusal is not None and call.verb in _PROMISES:
+            raise StoreUnavailable(self.refusal, retry_after=5)
+        self._batcher(call.number).submit(call)
+
+    def submit_by_name(self, call: Call) -> None:
+        """The same, by the queue's name; one that is unknown here is looked for first."""
+        assert call.name is not None
+        number = self.memory.numbers.get(call.name)
+        if number is None:
+            self.loop = call.future.get_loop()
+            self._seek(call)
+        else:
+            call.number = number
+            self.submit(call)
+
+    def _seek(self, call: Call) -> None:
+        """Look for a queue's number, then send the call."""
+        lookup = Call(
+            call.future.get_loop().create_future(),
+            "lookup",
+            REGISTRY,
+            [call.name or ""],
+            partial(self._found, call),
+        )
+        lookup.fallback = call
+        self._batcher(REGISTRY).submit_from_thread(lookup)
+
+    def _found(self, call: Call, answer: bytes) -> None:
+        assert call.name is not None
+        number = int(answer) if answer else None
+        if number is None or number == call.number:
+            call.error = not_found(call.name)
+            self.answers.give([call], None)
+            return
+        self.memory.put(call.name, number)
+        call.number = number
+        if call.late is not None:
+            call.args = call.late(number)
+        self._batcher(number).submit_from_thread(call)
+
+    def _batcher(self, number: int) -> Batcher:
+        node = self.topology.node(self.key_of(number)[0].encode())
+        batcher = self._batchers.get(node)
+        if batcher is None:
+            with self._lock:
+                if self._closed:
+                    raise StoreClosed
+                batcher = self._batchers.get(node)
+                if batcher is None:
+                    batcher = self._batchers[node] = Batcher(node, self)
+        return batcher
+
+    def close(self) -> None:
+        with self._lock:
+            self._closed = True
+            batchers = list(self._batchers.values())
+        for batcher in batchers:
+            batcher.close()
+        self.topology.close()
+
+    # --- for batchers ---------------------------------------------------------------------------------
+
+    def key_of(self, number: int) -> list[str]:
+        """The keys of a queue's functions: all that they touch, where Redis asks for them, else the first."""
+        keys = self._keys.get(number)
+        if keys is None:
+            base = f"{self.prefix}:{{{number or 'r'}}}:"
+            names = _QUEUE_KEYS if number else _REGISTRY_KEYS
+            keys = [base + name for name in (names if self.topology.cluster else names[:1])]
+            if len(self._keys) > 100_000:
+                self._keys.clear()
+            self._keys[number] = keys
+        return keys
+
+    def channel_of(self, number: int) -> str:
+        """Where changes of a queue, or of the registry, are told."""
+        return f"{self.prefix}:{{{number or 'r'}}}:n"
+
+    def stamp(self) -> tuple[str, str]:
+        return self._stamp[0] or str(self.clock.now()), self.server
+
+    def promise(self, durability: Durability) -> None:
+        """What the servers give from now on. Where it is less than was asked, nothing is taken any more."""
+        masters = {master.name for master in durability.masters}
+        broken = [lack for lack in durability.lacks if lack.settings and lack.server in masters]
+        self.refusal = None
+        if broken:
+            self.refusal = "The store gives less than was asked for, so nothing is taken: " + "; ".join(
+                map(str, broken)
+            )
+            log.error("store_too_weak", message=self.refusal)
+        self._confirmation = durability.confirmation(_CONFIRMED_WITHIN)
+
+    def behind_writes(self) -> list[tuple[str | int, ...]]:
+        return [self._confirmation.command] if self._confirmation is not None else []
+
+    def judge(self, answers: Sequence[Any]) -> StoreUnavailable | None:
+        confirmation = self._confirmation
+        if confirmation is not None:
+            try:
+                confirmation.judge(answers[0])
+            except StoreUnavailable as error:
+                return error
+        return None
+
+    def done(self, served: Sequence[Bundle], answers: Sequence[Any]) -> None:
+        ready: dict[str, int] = {}
+        ended: list[int] = []
+        died: list[int] = []
+        due: int | None = None
+        calls: list[Call] = []
+        notes: list[str | bytes | int] = []
+        for bundle, answer in zip(served, answers, strict=True):
+            if isinstance(answer, Exception):
+                self._refused(bundle, answer)
+                continue
+            if bundle.verb == "receive" and answer is not None and answer[9]:
+                bundle = self._ask_anew(bundle, answer)
+            calls += bundle.calls
+            if answer is None:  # its callers were gone
+                continue
+            if bundle.number and bundle.verb not in _LOOKS:
+                number = bundle.number
+                if answer[1]:
+                    name = self.memory.names.get(number)
+                    if name is not None:
+                        ready[name] = ready.get(name, 0) + answer[1]
+                ended += [number_of(number, member) for member in answer[2]]
+                died += [number_of(number, member) for member in answer[3]]
+                self.memory.ready[number] = answer[7]
+                if isinstance(self.clock, ServerClock):
+                    self.clock.heard(int(answer[8]))
+                if answer[4]:
+                    moment = int(float(answer[4]))
+                    noted = self._note(number, moment) if bundle.verb != "expire" else []
+                    if noted:
+                        due = moment if due is None else min(due, moment)
+                        notes += noted
+                for member in answer[6]:
+                    self._unpoint(member)
+            try:
+                bundle.settle(answer[0] if bundle.parts else answer)
+            except Exception as error:
+                log.exception("answer_unreadable", verb=bundle.verb)
+                for call in bundle.calls:
+                    call.error = StoreUnavailable(f"The store was not understood: {error}", retry_after=1)
+        if notes:
+            self.send_quietly("note_due", REGISTRY, notes)
+        if calls:
+            changes = None
+            if ready or ended or died or due is not None:
+                changes = Changes(ready, ended, died, due)
+            self.answers.give(calls, changes)
+
+    def failed(self, calls: Sequence[Call], error: StoreUnavailable) -> None:
+        for call in calls:
+            call.error = error
+        waiting = [call.fallback for call in calls if call.fallback is not None]
+        if waiting:
+            self.failed(waiting, error)
+        self.answers.give(calls, None)
+        try:
+            self.topology.refresh(error.__cause__ if isinstance(error.__cause__, Exception) else None)
+        except StoreUnavailable as still:
+            log.warning("store_away", error=still.detail)
+
+    def again(self, calls: Sequence[Call], error: Exception) -> None:
+        try:
+            self.topology.refresh(error)
+            for call in calls:
+                self._batcher(call.number).submit_from_thread(call)
+        except StoreUnavailable as away:
+            self.failed(calls, away)
+
+    def _ask_anew(self, bundle: Bundle, answer: Any) -> Bundle:
+        """So much had run out that some receives found nothing: those go on. Returns the others."""
+        kept = [n for n, taken in enumerate(answer[0]) if taken]
+        for n, call in enumerate(bundle.calls):
+            if not answer[0][n]:
+                self._batcher(call.number).submit_from_thread(call)
+        answer[0] = [answer[0][n] for n in kept]
+        calls = [bundle.calls[n] for n in kept]
+        return Bundle(bundle.verb, bundle.number, calls, len(calls))
+
+    # --- what answers bring ---------------------------------------------------------------------------
+
+    def _refused(self, bundle: Bundle, error: Exception) -> None:
+        if isinstance(error, redis.ResponseError) and str(error).startswith("NOQUEUE"):
+            for call in bundle.calls:
+                call.tries += 1
+                if call.name is not None and call.tries < TRIES:
+                    if self.memory.numbers.get(call.name) == bundle.number:
+                        self.memory.remove(call.name)
+                    self._seek(call)
+                else:
+                    call.error = not_found(call.name or str(call.number))
+                    self.answers.give([call], None)
+            return
+        log.error("call_failed", verb=bundle.verb, error=str(error))
+        self.failed(bundle.calls, unavailable(error))
+
+    def _note(self, number: int, moment: int) -> list[str | bytes | int]:
+        """What the registry has to be told of when something is due in a queue; nothing where it knows."""
+        known, at = self._noted.get(number, (None, 0.0))
+        now = time.monotonic()
+        if moment == known and now - at < _NOTED_FOR:
+            return []
+        self._noted[number] = moment, now
+        return [number, moment]
+
+    def _unpoint(self, member: bytes) -> None:
+        home, _, place = member.partition(b":")
+        self.send_quietly("point", int(home), [place, ""])
+
+    def send_quietly(self, verb: str, number: int, args: Sequence[str | bytes | int]) -> None:
+        """Send what nobody waits for. From any thread."""
+        if self.loop is not None and not self.loop.is_closed():
+            call = Call(self.loop.create_future(), verb, number, args, lambda _: None)
+            call.future.add_done_callback(_noted)
+            self.submit_quietly(call)
+
+    def submit_quietly(self, call: Call) -> None:
+        """Send a call that nobody misses. From any thread."""
+        try:
+            self._batcher(call.number).submit_from_thread(call)
+        except (StoreUnavailable, StoreClosed) as error:
+            log.debug("not_sent", verb=call.verb, error=str(error))
+
+
+def _noted(future: Any) -> None:
+    """Nobody waits for it: what went wrong is looked at here, so that it is not called forgotten."""
+    if not future.cancelled():
+        future.exception()
