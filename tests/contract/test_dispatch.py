@@ -423,9 +423,9 @@ def test_7_who_only_looks_is_in_nobodys_way(yard: Yard) -> None:
     yard.dispatch.leases.on_start(away)
     assert yard.claim(runner) is not None
     assert yard.run(lambda d: d.leases.confirm(runner, job_id)).owner == "s"
-    assert [jobs for _, _, jobs in yard.dispatch.seen()] == [1]
+    assert [jobs for _, _, jobs in yard.run(lambda d: d.seen())] == [1]
     yard.advance(31)
-    assert [jobs for _, _, jobs in yard.dispatch.seen()] == [0]
+    assert [jobs for _, _, jobs in yard.run(lambda d: d.seen())] == [0]
 
 
 def test_7_fetching_the_source_confirms(yard: Yard) -> None:

@@ -48,6 +48,8 @@ R = TypeVar("R")
 class SQLiteStore(Store):
     """Opens the database of a data directory and takes the directory for itself."""
 
+    kind = "SQLite"
+
     def __init__(self, data_dir: Path, *, clock: Clock, synchronous: str = "full") -> None:
         self.calls: Counter[str] = Counter()
         self._coming: Counter[str] = Counter()
@@ -352,6 +354,9 @@ class SQLiteStore(Store):
 
     def runners(self) -> list[Runner]:
         return list(self._runners.values())
+
+    async def runner(self, number: int) -> Runner | None:
+        return self._runners.get(number)
 
     def _step(
         self,
