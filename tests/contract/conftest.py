@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from sqlalchemy.engine import Engine
 
 from tests.contract.bench import Bench, Opener
 from tests.contract.keeping import House
+from tests.contract.servers import OneSQLite, Several
 from tests.postgresql import PostgreSQL
 from tests.redis_server import RedisServer
 from windlass.catalogue.service import DATABASE
@@ -66,5 +67,16 @@ def statements() -> Iterator[list[str]]:
 def on_disk(tmp_path: Path) -> Iterator[House]:
     """A catalogue in SQLite, its filter in a file beside it."""
     made = House(sqlite_url(tmp_path / DATABASE), tmp_path, None)
+    yield made
+    made.close()
+
+
+SHARED: dict[str, Callable[[Path, ManualClock], Several]] = {"one-sqlite": OneSQLite}
+"""Stores that several servers have open at once."""
+
+
+@pytest.fixture(params=sorted(SHARED))
+def several(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Several]:
+    made = SHARED[request.param](tmp_path / "shared", ManualClock())
     yield made
     made.close()
