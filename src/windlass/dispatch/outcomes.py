@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -142,8 +143,9 @@ class Outcomes:
 
 def _ended_at(end: End) -> int:
     """When (ms): of a job that has died, its life's last event."""
-    at: int = end.life.ended_at or end.life.events[-1]["at"]
-    return at
+    if end.life.ended_at is not None:
+        return end.life.ended_at
+    return round(datetime.fromisoformat(end.life.events[-1]["at"]).timestamp() * 1000)
 
 
 def _told(end: End) -> tuple[str, int, dict[str, Any]]:

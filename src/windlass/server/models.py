@@ -123,6 +123,8 @@ class Problem(BaseModel):
 class Status(BaseModel):
     status: str
     version: str
+    store: str = Field(description="The engine that holds queues and jobs.")
+    shared: bool = Field(description="Other servers may have the same store open.")
     uptime_seconds: float
     queues: int
     messages: int

@@ -40,6 +40,8 @@ def router(queues: Queues, catalogue: Catalogue) -> APIRouter:
         return Status(
             status="ok" if reason is None else "unavailable",
             version=__version__,
+            store=store.kind,
+            shared=store.shared,
             uptime_seconds=round(time.monotonic() - started, 3),
             queues=count,
             messages=sum(states),
