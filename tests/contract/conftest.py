@@ -12,7 +12,6 @@ from sqlalchemy.engine import Engine
 
 from tests.contract.bench import Bench, Opener
 from tests.contract.keeping import House
-from tests.postgresql import PostgreSQL
 from tests.redis_server import RedisServer
 from windlass.catalogue.service import DATABASE
 from windlass.clock import ManualClock
@@ -26,13 +25,6 @@ def open_sqlite(directory: Path, clock: ManualClock) -> Store:
 
 
 BACKENDS: dict[str, Opener] = {"sqlite": open_sqlite}
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    server = PostgreSQL()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="session")
