@@ -285,6 +285,11 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+def is_postgresql(url: str) -> bool:
+    """Whether a URL, which may be nonsense, is one of PostgreSQL."""
+    return url.partition(":")[0].partition("+")[0] in ("postgres", "postgresql")
+
+
 def _collided(error: Exception) -> bool:
     """Whether a step ran into another server's, which is done now: it may go well when it is run again."""
     return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _COLLISIONS

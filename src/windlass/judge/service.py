@@ -145,6 +145,17 @@ class Judge:
             await self.collect()
 
 
+def has_problems(data_dir: Path) -> bool:
+    """Whether the judge in a data directory has, or had, any. Raises StartError; blocks."""
+    if not (data_dir / DATABASE).exists():
+        return False
+    database = Database(sqlite_url(data_dir / DATABASE), migrate, owner="judge")
+    try:
+        return database.look(lambda c: c.execute(select(versions.c.problem_id).limit(1)).first()) is not None
+    finally:
+        database.close()
+
+
 def _take_turn(connection: Connection) -> bool:
     """Whether it is time for a collection, which nobody else begins then."""
     moment = now(connection)
