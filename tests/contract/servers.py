@@ -227,6 +227,9 @@ class View(Store):
     async def totals(self) -> tuple[int, list[int]]:
         return await self._store.totals()
 
+    def durability(self) -> dict[str, Any]:
+        return self._store.durability()
+
     # --- messages -----------------------------------------------------------------------------------
 
     def send(
@@ -351,6 +354,20 @@ class View(Store):
         return await self._do("runner", lambda: self._store.runner(number))
 
 
+class _Ground:
+    """Where one more server of them stands."""
+
+    def __init__(self, several: Several) -> None:
+        self.directory = several.home
+        self._several = several
+
+    def open(self, _: ManualClock) -> Store:
+        return self._several.open()
+
+    def crash(self, store: Store) -> None:
+        store.close()
+
+
 class Yards:
     """The dispatches of two servers of one store, `a` and `b`, and of more, on one event loop."""
 
@@ -362,7 +379,7 @@ class Yards:
 
     def open(self) -> Yard:
         """A server more."""
-        bench = Bench(lambda *_: self.several.open(), self.several.home)
+        bench = Bench(_Ground(self.several))
         bench.loop.close()
         bench.loop, bench.clock = self.loop, self.several.clock
         self.all.append(Yard(bench))

@@ -47,7 +47,7 @@ def router(queues: Queues, catalogue: Catalogue) -> APIRouter:
             messages=sum(states),
             states={state.name.lower(): states[state] for state in State},
             waiting=len(queues.lines),
-            store=store.described(),
+            durability=store.durability(),
             store_calls=calls,
             detail=reason,
         )
@@ -69,7 +69,7 @@ def router(queues: Queues, catalogue: Catalogue) -> APIRouter:
             database=database_fails or "ok",
             cache="ok",
             filter=f"bypassed, so the database is asked: {bypassed}" if bypassed else "ok",
-            survives=store.described()["durability"]["survives"],
+            survives=store.durability()["survives"],
             lag_seconds=catalogue.lag(),
         )
 

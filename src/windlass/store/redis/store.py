@@ -73,7 +73,7 @@ _ROOM = 8 * 1024
 class RedisStore(Store):
     """Any number of servers may have it open."""
 
-    kind = "redis"
+    kind = "Redis"
     shared = True
     spread = True
 
@@ -104,7 +104,6 @@ class RedisStore(Store):
             reader.close()
             topology.close()
             raise
-        self._address = address
         self._news = News(self._link)
         self._news.listen(REGISTRY)
         self._watch = Watch(self._link, self._administration, reader, given, self._news.registry_changed)
@@ -525,13 +524,8 @@ class RedisStore(Store):
         if number is not None:
             self._news.attend(number)
 
-    def described(self) -> dict[str, Any]:
-        return {
-            "kind": "redis",
-            "address": str(self._address),
-            "shared": True,
-            "durability": self._watch.durability.shown(),
-        }
+    def durability(self) -> dict[str, Any]:
+        return self._watch.durability.shown()
 
     def close(self) -> None:
         self._watch.stop()
