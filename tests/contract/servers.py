@@ -16,7 +16,8 @@ from typing import Any, TypeVar
 from tests.contract.bench import Bench
 from tests.contract.http.served import settled
 from tests.contract.yard import Yard
-from windlass.clock import ManualClock
+from windlass.clock import Clock, ManualClock
+from windlass.dispatch import outcomes
 from windlass.errors import QueueNotFound
 from windlass.message import (
     Acknowledgement,
@@ -227,6 +228,10 @@ class View(Store):
     async def totals(self) -> tuple[int, list[int]]:
         return await self._store.totals()
 
+    @property
+    def clock(self) -> Clock:  # type: ignore[override]
+        return self._store.clock
+
     def durability(self) -> dict[str, Any]:
         return self._store.durability()
 
@@ -383,6 +388,8 @@ class Yards:
         bench.loop.close()
         bench.loop, bench.clock = self.loop, self.several.clock
         self.all.append(Yard(bench))
+        told = self.all[-1].dispatch.outcomes
+        told.look, told.left = outcomes.LOOK, outcomes.LEFT  # here they are what is tested
         return self.all[-1]
 
     def run(self, *several: Coroutine[Any, Any, Any]) -> None:

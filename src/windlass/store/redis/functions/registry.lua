@@ -56,7 +56,7 @@ writers.turn = function(keys, args)
 end
 
 -- tell: something for all other servers. args: time, server, topic, payload
-verbs.tell = function(keys, args)
+writers.tell = function(keys, args)
   return call('SPUBLISH', registry(keys) .. 't', args[2] .. ' ' .. args[3] .. ' ' .. args[4])
 end
 
