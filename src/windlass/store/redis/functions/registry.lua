@@ -38,6 +38,9 @@ verbs.lookup = function(keys, args) return call('HGET', registry(keys) .. 'names
 -- number: one that was never given out. args: time, server, of what
 writers.number = function(keys, args) return call('HINCRBY', keys[1], args[3], 1) end
 
+-- claimed: queues with claims.
+verbs.claimed = function(keys) return call('SMEMBERS', registry(keys) .. 'claimed') end
+
 -- mark_claimed: args: time, server, number
 writers.mark_claimed = function(keys, args) return call('SADD', registry(keys) .. 'claimed', args[3]) end
 
