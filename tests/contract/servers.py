@@ -37,6 +37,8 @@ from windlass.store import Caller, Changes, Key, Runner, Store, open_store
 
 R = TypeVar("R")
 
+_LOOKS = frozenset({"find", "held", "untold", "oldest", "peek", "runner"})
+
 
 class Several(ABC):
     """A store that any number of servers have open."""
@@ -88,7 +90,10 @@ class View(Store):
         self._listeners: list[Callable[[Changes], None]] = []
         self._hearers: defaultdict[str, list[Callable[[bytes], None]]] = defaultdict(list)
         self._attended: set[str] = set()
-        self._under_way = 0
+        self._hot: set[asyncio.Future[Any]] = set()
+        """What a commit is to bring. At the moment at which it tells of its changes, it has brought its own."""
+        self._stepping = 0
+        """Other writes under way, of which that cannot be seen."""
         self._closed = False
         self._numbers: dict[str, int] = {}
         self._keys: list[Key] = []
@@ -109,7 +114,7 @@ class View(Store):
         """Of a commit: all of one's own, and of another's what was asked for."""
         if self._closed:
             return
-        if not self._under_way:
+        if not (self._stepping or any(each.done() for each in self._hot)):
             if self._several.silent:
                 return
             ready = {name: amount for name, amount in changes.ready.items() if name in self._attended}
@@ -141,16 +146,20 @@ class View(Store):
             unknown.set_exception(QueueNotFound())
             return unknown
 
-        async def run() -> R:
-            return await call()
+        called = call()
+        if isinstance(called, asyncio.Future):
+            self._hot.add(called)
+            called.add_done_callback(self._hot.discard)
+            return called
 
-        self._under_way += 1
-        doing = asyncio.ensure_future(run())
-        doing.add_done_callback(self._done)
-        return doing
+        async def step() -> R:
+            self._stepping += 1
+            try:
+                return await called
+            finally:
+                self._stepping -= 1
 
-    def _done(self, _: object) -> None:
-        self._under_way -= 1
+        return asyncio.ensure_future(called if verb in _LOOKS else step())
 
     # --- other servers ------------------------------------------------------------------------------
 
