@@ -91,7 +91,7 @@ class View(Store):
         self._hearers: defaultdict[str, list[Callable[[bytes], None]]] = defaultdict(list)
         self._attended: set[str] = set()
         self._hot: set[asyncio.Future[Any]] = set()
-        """What a commit is to bring. At the moment at which it tells of its changes, it has brought its own."""
+        """What a commit is to bring. As it tells of its changes, it has brought its own."""
         self._stepping = 0
         """Other writes under way, of which that cannot be seen."""
         self._closed = False

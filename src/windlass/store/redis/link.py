@@ -27,11 +27,11 @@ from windlass.store.redis.topology import Node, Topology
 
 log = structlog.get_logger("windlass.store")
 
-_QUEUE_KEYS = (
+QUEUE_KEYS = (
     "s", "m", "d", "r", "l", "y", "z", "zx", "x", "g", "o", "c", "e", "ex", "u", "dd", "ddx", "an", "anx",
     "t", "v", "w", "away",
 )  # fmt: skip
-_REGISTRY_KEYS = ("s", "names", "letters", "k", "ru", "due", "duev", "gone", "claimed")
+REGISTRY_KEYS = ("s", "names", "letters", "k", "ru", "due", "duev", "gone", "claimed")
 _LOOKS = frozenset(
     {"stats", "ready", "find", "peek", "oldest", "held", "untold", "stale_arrivals", "has_left", "destroy"}
 )
@@ -105,7 +105,7 @@ class Link:
         keys = self._keys.get(number)
         if keys is None:
             base = f"{self.prefix}:{{{number if number > 0 else 'r'}}}:"
-            names = _QUEUE_KEYS if number > 0 else _REGISTRY_KEYS
+            names = QUEUE_KEYS if number > 0 else REGISTRY_KEYS
             keys = [base + name for name in (names if self.topology.cluster else names[:1])]
             if len(self._keys) > 100_000:
                 self._keys.clear()
