@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from windlass import __version__
 from windlass.catalogue.service import Catalogue
 from windlass.clock import Clock
+from windlass.directory import DirectoryLock
 from windlass.dispatch import Dispatch
 from windlass.dispatch.service import Timing
 from windlass.errors import (
@@ -89,9 +90,14 @@ class Windlass:
         clock: Clock | None = None,
         *,
         jobs: Callable[[Dispatch], JudgeDispatch] = Jobs,
+        locked: bool = False,
     ) -> None:
-        """`jobs` makes what gives the judge's jobs to the dispatch."""
+        """`jobs` makes what gives the judge's jobs to the dispatch. `locked`: who started this process holds
+        the lock of the data directory."""
         self.settings = settings
+        # SQLite's store takes the lock itself, from whoever opens it.
+        self._locks = settings.store is not None and not locked
+        self._lock: DirectoryLock | None = None
         self._given_clock = clock
         self._jobs = jobs
         self.opened = False
@@ -102,7 +108,17 @@ class Windlass:
         """Open the store and wire everything, once. Raises StartError."""
         with self._opening:
             if not self.opened:
-                self._open()
+                self._lock = DirectoryLock(self.settings.data_dir) if self._locks else None
+                try:
+                    self._open()
+                except BaseException:
+                    self._unlock()
+                    raise
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _open(self) -> None:
         self.store: Store = open_store(
@@ -165,6 +181,7 @@ class Windlass:
             self.judge.close()
             await asyncio.to_thread(self.catalogue.close)  # it saves its filter
             self.store.close()
+            self._unlock()
             self.opened = False
 
     def release_waiters(self) -> None:
