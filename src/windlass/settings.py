@@ -60,6 +60,19 @@ class Settings(BaseSettings):
     failed_jobs_kept: float = Field(
         2_592_000, gt=0, description="Seconds that a job which has failed is kept, with what it was."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that serve the one address. More than one need a store on Redis.",
+    )
+    drain_delay: float = Field(
+        0,
+        ge=0,
+        le=3600,
+        description="Seconds that a server told to stop goes on serving while its /health answers 503, so that"
+        " a balancer in front sends it no more.",
+    )
     drain_timeout: float = Field(10, ge=0, description="Seconds that a stop waits for requests under way.")
     database: str | None = Field(
         None, description="URL of the products' database. Unset: SQLite, in the data directory."

@@ -101,6 +101,8 @@ class Windlass:
         self._given_clock = clock
         self._jobs = jobs
         self.opened = False
+        self.draining = False
+        """True once this server was told to stop: it serves on for a while, and lets nobody come back."""
         self._stopping = False
         self._opening = threading.Lock()  # a test client may bring a thread and a loop for each request
 
@@ -168,7 +170,9 @@ class Windlass:
             JobApi(self.dispatch).routes,
             CatalogueApi(self.catalogue).routes,
         )
-        self.api = _ordinary(self.settings, self.queues, self.dispatch, self.judge, self.catalogue)
+        self.api = _ordinary(
+            self.settings, self.queues, self.dispatch, self.judge, self.catalogue, lambda: self.draining
+        )
         self.opened, self._stopping = True, False
 
     async def close(self) -> None:
@@ -330,7 +334,12 @@ def _plain(secret: SecretStr | None) -> str | None:
 
 
 def _ordinary(
-    settings: Settings, queues: Queues, dispatch: Dispatch, judge: Judge, catalogue: Catalogue
+    settings: Settings,
+    queues: Queues,
+    dispatch: Dispatch,
+    judge: Judge,
+    catalogue: Catalogue,
+    draining: Callable[[], bool],
 ) -> FastAPI:
     """The FastAPI application behind the lean lane."""
 
@@ -356,7 +365,7 @@ def _ordinary(
         generate_unique_id_function=lambda route: route.name,
     )
     api.include_router(queue_admin.router(queues))
-    api.include_router(status_api.router(queues, catalogue))
+    api.include_router(status_api.router(queues, catalogue, draining))
     api.include_router(metrics_api.router(catalogue))
     api.include_router(catalogue_api.router(catalogue, read_only=settings.products_read_only))
     api.include_router(judge_api.router(judge, may_read_problem, dispatch.views.watch))
