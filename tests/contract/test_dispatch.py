@@ -423,9 +423,9 @@ def test_7_who_only_looks_is_in_nobodys_way(yard: Yard) -> None:
     yard.dispatch.leases.on_start(away)
     assert yard.claim(runner) is not None
     assert yard.run(lambda d: d.leases.confirm(runner, job_id)).owner == "s"
-    assert [jobs for _, _, jobs in yard.dispatch.seen()] == [1]
+    assert [jobs for _, _, jobs in yard.run(lambda d: d.seen())] == [1]
     yard.advance(31)
-    assert [jobs for _, _, jobs in yard.dispatch.seen()] == [0]
+    assert [jobs for _, _, jobs in yard.run(lambda d: d.seen())] == [0]
 
 
 def test_7_fetching_the_source_confirms(yard: Yard) -> None:
@@ -742,7 +742,10 @@ def test_a_job_goes_out_with_the_commit_that_brings_it(yard: Yard, monkeypatch: 
 
     yard.run(scenario)
     assert order[2:4] == ["send", "receive"]
-    assert sorted(order[4:]) == ["receive done", "send done"]  # and the one behind did not look in vain
+    done = ["receive done", "send done"]
+    assert set(order[4:]) >= set(done)
+    if not yard.bench.store.shared:  # else the two may travel one after the other
+        assert sorted(order[4:]) == done  # and the one behind did not look in vain
 
 
 def test_a_job_that_is_not_taken_in_after_all_leaves_who_waits_in_line(yard: Yard) -> None:

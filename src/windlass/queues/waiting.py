@@ -101,6 +101,10 @@ class Lines:
         """How many stand in a line."""
         return len(self._lines.get(queue, ()))
 
+    def waited_for(self) -> list[str]:
+        """The lines in which somebody waits idly."""
+        return [queue for queue in list(self._lines) if self.idle(queue)]
+
     def idle(self, queue: str) -> bool:
         """True while somebody waits here idly: whatever comes next is theirs."""
         line = self._lines.get(queue)

@@ -128,6 +128,9 @@ class Status(BaseModel):
     messages: int
     states: dict[str, int]
     waiting: int = Field(description="Long polls that wait now.")
+    store: dict[str, Any] = Field(
+        description="What the queue store is, who shares it, and what an acknowledged message survives."
+    )
     store_calls: dict[str, int] = Field(description="Calls of each store verb since the start.")
     detail: str | None = None
 
@@ -146,6 +149,7 @@ class Health(BaseModel):
     database: str
     cache: str
     filter: str
+    survives: dict[str, str] = Field({}, description="What happens to acknowledged messages, by misfortune.")
     lag_seconds: float | None = Field(
         None, description="Where products are written elsewhere, too: how long ago is what is known of it."
     )

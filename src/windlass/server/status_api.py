@@ -45,6 +45,7 @@ def router(queues: Queues, catalogue: Catalogue, draining: Callable[[], bool]) -
             messages=sum(states),
             states={state.name.lower(): states[state] for state in State},
             waiting=len(queues.lines),
+            store=store.described(),
             store_calls=calls,
             detail=reason,
         )
@@ -67,6 +68,7 @@ def router(queues: Queues, catalogue: Catalogue, draining: Callable[[], bool]) -
             database=database_fails or "ok",
             cache="ok",
             filter=f"bypassed, so the database is asked: {bypassed}" if bypassed else "ok",
+            survives=store.described()["durability"]["survives"],
             lag_seconds=catalogue.lag(),
         )
 

@@ -81,6 +81,13 @@ class Administration:
         if int(await self._ask("version", REGISTRY, [])) != self._memory.version:
             self._read(await self._ask("all", REGISTRY, []))
 
+    def refresh_now(self) -> bool:
+        """The same, without an event loop; True where there was something. Blocks."""
+        if int(self._now("version", REGISTRY)) == self._memory.version:
+            return False
+        self._read(self._now("all", REGISTRY))
+        return True
+
     # --- queues -----------------------------------------------------------------------------------
 
     async def info(self, name: str) -> QueueInfo:
@@ -230,7 +237,9 @@ class Administration:
         return kept
 
     async def touch(self) -> None:
-        """Write something to each master."""
+        """Write something. Raises StoreUnavailable, also while the servers give less than was asked."""
+        if self._link.refusal is not None:
+            raise StoreUnavailable(self._link.refusal, retry_after=5)
         await self._ask("keep", REGISTRY, ["s", "touched", str(self._link.clock.now()), "quietly"])
 
 

@@ -20,6 +20,7 @@ from windlass.store.redis import library
 from windlass.store.redis.batcher import TRIES, Batcher
 from windlass.store.redis.call import REGISTRY, Bundle, Call
 from windlass.store.redis.clock import ServerClock
+from windlass.store.redis.durability import Confirmation, Durability
 from windlass.store.redis.faults import unavailable
 from windlass.store.redis.memory import Memory, not_found
 from windlass.store.redis.records import number_of
@@ -33,9 +34,13 @@ _QUEUE_KEYS = (
 )  # fmt: skip
 _REGISTRY_KEYS = ("s", "names", "letters", "k", "ru", "due", "duev", "gone", "claimed")
 _LOOKS = frozenset(
-    {"stats", "find", "peek", "oldest", "held", "untold", "stale_arrivals", "has_left", "destroy"}
+    {"stats", "ready", "find", "peek", "oldest", "held", "untold", "stale_arrivals", "has_left", "destroy"}
 )
 """Verbs whose answer is all that they answer: they change no message."""
+_PROMISES = frozenset({"send", "send_with", "receive", "acknowledge", "extend", "release", "cancel"})
+"""Verbs whose answer says that something is on disk."""
+_CONFIRMED_WITHIN = 3.0
+"""Seconds that replicas have to confirm what they got."""
 _NOTED_FOR = 1.0
 """Seconds after which what is due is noted again: others may have put it off."""
 
@@ -59,6 +64,9 @@ class Link:
         self._noted: dict[int, tuple[int, float]] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._confirmation: Confirmation | None = None
+        self.refusal: str | None = None
+        """Why nothing is taken at the moment."""
         for node in topology.nodes():
             library.load(node.client)
 
@@ -67,6 +75,8 @@ class Link:
     def submit(self, call: Call) -> None:
         """Send a call to the server that has its queue. Called on an event loop."""
         self.loop = call.future.get_loop()
+        if self.refusal is not None and call.verb in _PROMISES:
+            raise StoreUnavailable(self.refusal, retry_after=5)
         self._batcher(call.number).submit(call)
 
     def submit_by_name(self, call: Call) -> None:
@@ -146,10 +156,28 @@ class Link:
     def stamp(self) -> tuple[str, str]:
         return self._stamp[0] or str(self.clock.now()), self.server
 
-    def behind_writes(self) -> list[tuple[str | int, ...]]:
-        return []
+    def promise(self, durability: Durability) -> None:
+        """What the servers give from now on. Where it is less than was asked, nothing is taken any more."""
+        masters = {master.name for master in durability.masters}
+        broken = [lack for lack in durability.lacks if lack.settings and lack.server in masters]
+        self.refusal = None
+        if broken:
+            self.refusal = "The store gives less than was asked for, so nothing is taken: " + "; ".join(
+                map(str, broken)
+            )
+            log.error("store_too_weak", message=self.refusal)
+        self._confirmation = durability.confirmation(_CONFIRMED_WITHIN)
 
-    def judge(self, answers: Sequence[Any]) -> StoreUnavailable | None:  # noqa: ARG002
+    def behind_writes(self) -> list[tuple[str | int, ...]]:
+        return [self._confirmation.command] if self._confirmation is not None else []
+
+    def judge(self, answers: Sequence[Any]) -> StoreUnavailable | None:
+        confirmation = self._confirmation
+        if confirmation is not None:
+            try:
+                confirmation.judge(answers[0])
+            except StoreUnavailable as error:
+                return error
         return None
 
     def done(self, served: Sequence[Bundle], answers: Sequence[Any]) -> None:
@@ -266,10 +294,14 @@ class Link:
         if self.loop is not None and not self.loop.is_closed():
             call = Call(self.loop.create_future(), verb, number, args, lambda _: None)
             call.future.add_done_callback(_noted)
-            try:
-                self._batcher(number).submit_from_thread(call)
-            except (StoreUnavailable, StoreClosed) as error:
-                log.debug("not_sent", verb=verb, error=str(error))
+            self.submit_quietly(call)
+
+    def submit_quietly(self, call: Call) -> None:
+        """Send a call that nobody misses. From any thread."""
+        try:
+            self._batcher(call.number).submit_from_thread(call)
+        except (StoreUnavailable, StoreClosed) as error:
+            log.debug("not_sent", verb=call.verb, error=str(error))
 
 
 def _noted(future: Any) -> None:

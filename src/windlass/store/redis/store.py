@@ -42,11 +42,14 @@ from windlass.message import (
     State,
 )
 from windlass.store.base import Caller, Changes, Key, Runner, Store
+from windlass.store.redis import library
 from windlass.store.redis.address import Address
 from windlass.store.redis.administration import Administration
 from windlass.store.redis.call import REGISTRY, Argument, Call, new_future
 from windlass.store.redis.clock import ServerClock
+from windlass.store.redis.durability import Asked, Reader, check
 from windlass.store.redis.link import Link
+from windlass.store.redis.news import News
 from windlass.store.redis.records import (
     Deliveries,
     deliveries_of,
@@ -58,10 +61,10 @@ from windlass.store.redis.records import (
 )
 from windlass.store.redis.topology import Topology
 from windlass.store.redis.upkeep import Upkeep
+from windlass.store.redis.watch import Watch
 
 log = structlog.get_logger("windlass.store")
 
-_MAX_ANSWERS = "1,000,000"
 _ROOM = 8 * 1024
 """Bytes that a message of a receive is taken to have when requests are put together."""
 
@@ -72,22 +75,46 @@ class RedisStore(Store):
     shared = True
     spread = True
 
-    def __init__(self, address: Address, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        clock: Clock | None = None,
+        durability: Asked = "fsync",
+        replicas: int = 1,
+    ) -> None:
         """Connect; `clock` None: the servers' own. Raises StartError, StoreUnavailable; blocks."""
         self.calls: Counter[str] = Counter()
         self.clock = clock or ServerClock()
         server = secrets.token_hex(8)
         topology = Topology(address)
+        reader = Reader(topology, durability, replicas)
         try:
+            given = reader.read()
+            check(given)
             self._link = Link(topology, address.prefix, self.clock, server)
+            self._link.promise(given)
+            self._memory = self._link.memory
+            self._administration = Administration(self._link, self._call)
+            self._upkeep = Upkeep(self._link, self._call)
+            self.secret = self._administration.open()
         except BaseException:
+            reader.close()
             topology.close()
             raise
-        self._memory = self._link.memory
-        self._administration = Administration(self._link, self._call)
-        self._upkeep = Upkeep(self._link, self._call)
-        self.secret = self._administration.open()
-        log.info("store_open", address=str(address), queues=len(self._memory.names))
+        self._address = address
+        self._news = News(self._link)
+        self._news.listen(REGISTRY)
+        self._watch = Watch(self._link, self._administration, reader, given, self._news.registry_changed)
+        self._watch.start()
+        log.info(
+            "store_open",
+            address=str(address),
+            queues=len(self._memory.names),
+            **msgspec.to_builtins(given.survives),
+        )
+        for advice in given.advice:
+            log.warning("store_advice", message=advice)
 
     # --- queues -----------------------------------------------------------------------------------
 
@@ -482,7 +509,22 @@ class RedisStore(Store):
     def listen(self, listener: Callable[[Changes], None]) -> None:
         self._link.answers.listen(listener)
 
+    def attend(self, queue: str) -> None:
+        number = self._memory.numbers.get(queue)
+        if number is not None:
+            self._news.attend(number)
+
+    def described(self) -> dict[str, Any]:
+        return {
+            "kind": "redis",
+            "address": str(self._address),
+            "shared": True,
+            "durability": self._watch.durability.shown(),
+        }
+
     def close(self) -> None:
+        self._watch.stop()
+        self._news.close()
         self._link.close()
         log.info("store_closed")
 
@@ -634,8 +676,8 @@ def _refusal(queue: str, answer: Sequence[Any]) -> WindlassError:
     if answer[0] == b"reused":
         return IdempotencyKeyReused(field="Idempotency-Key")
     return IdempotencyFull(
-        f"{_MAX_ANSWERS} Idempotency-Keys of this queue are remembered, the most there may be; each is kept"
-        " 24 h.",
+        f"{library.MAX_ANSWERS:,} Idempotency-Keys of this queue are remembered, the most there may be;"
+        " each is kept 24 h.",
         retry_after=60,
     )
 

@@ -44,7 +44,7 @@ class Upkeep:
 
     async def step(self) -> int | None:
         """Do some of what is due; when to come again, ms, None: nothing is due."""
-        if await self._ask("beat", REGISTRY, []) > AWAY and not self._alone:
+        if not self._alone and await self._ask("beat", REGISTRY, []) > AWAY:
             await asyncio.gather(*map(self._resume, list(self._link.memory.claimed)))
         if await self._ask("claim_sweep", REGISTRY, [_SWEEP_EVERY]):
             await self.sweep()
