@@ -70,8 +70,8 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=3600,
-        description="Seconds that a server told to stop goes on serving while its /health answers 503, so that"
-        " a balancer in front sends it no more.",
+        description="Seconds that a server told to stop goes on serving while its /health answers 503, so"
+        " that a balancer in front sends it no more.",
     )
     drain_timeout: float = Field(10, ge=0, description="Seconds that a stop waits for requests under way.")
     database: str | None = Field(

@@ -58,4 +58,3 @@ def run(options: Options) -> None:
                 aim = _AIM if operation != "lease_ack" else None
                 result.ratio(f"{metric}: {variant} / SQLite", (metric, variant), (metric, "SQLite"), aim=aim)
     finish(result)
-

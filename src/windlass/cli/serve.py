@@ -47,8 +47,8 @@ def serve(
         int | None,
         typer.Option(
             metavar="N",
-            help="Processes that serve the one address, for more than one core [default: 1]. More than one need"
-            " --store, --redis and a --database of PostgreSQL.",
+            help="Processes that serve the one address, for more than one core [default: 1]. More than one"
+            " need --store, --redis and a --database of PostgreSQL.",
         ),
     ] = None,
     log_format: Annotated[str | None, typer.Option(help="console or json [default: console].")] = None,

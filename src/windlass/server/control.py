@@ -45,7 +45,7 @@ def address(data_dir: Path) -> Iterator[str]:
 
 @contextlib.contextmanager
 def bound(data_dir: Path) -> Iterator[socket.socket | None]:
-    """The socket, in place of one left behind, to be served by one process or by several; None: there is none.
+    """The socket, in place of one left behind, for one process or several to serve; None where none can be.
 
     Only the directory's owner may connect to it. Whoever binds it has the directory's lock.
     """

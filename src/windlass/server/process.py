@@ -112,8 +112,8 @@ def run(
 ) -> None:
     """Serve an opened application until SIGTERM or SIGINT; `ready` is called once it accepts.
 
-    `listener` and `commands`, the control socket, are bound, and closed at the end. `lifeline`: a worker's; it
-    can be read once its supervisor is gone. Raises StartError.
+    `listener` and `commands`, the control socket, are bound, and closed at the end. `lifeline`, of a worker,
+    can be read once the supervisor is gone. Raises StartError.
     """
     settings = app.settings
     if app.door.open and not settings.insecure and not is_loopback(settings.host):

@@ -50,7 +50,9 @@ def serve(settings: Settings, ready_file: Path | None = None) -> None:
 def _announce(settings: Settings, url: str, ready_file: Path | None, fresh_token: str | None) -> None:
     """`fresh_token`: the registration token where it was made for this start: it is shown."""
     more = {"workers": settings.workers} if settings.workers > 1 else {}
-    log.info("ready", message=f"Windlass {__version__} is ready on {url}", url=url, docs=f"{url}/docs", **more)
+    log.info(
+        "ready", message=f"Windlass {__version__} is ready on {url}", url=url, docs=f"{url}/docs", **more
+    )
     if fresh_token is not None:
         how = f"windlass runner --server {url} --token {fresh_token}"
         log.info("registration_open", message=f"Start a runner on this machine with: {how}")

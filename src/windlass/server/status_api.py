@@ -52,7 +52,7 @@ def router(queues: Queues, catalogue: Catalogue, draining: Callable[[], bool]) -
 
     @api.get("/health", responses={503: {"model": Health, "description": "Not ready."}})
     async def health(response: Response) -> Health:
-        """Live: the process answers. Ready: the store can write, the products can be read, and no stop is near."""
+        """Live: the process answers. Ready: the store can write, products can be read, no stop is near."""
         store_fails, database_fails = await asyncio.gather(
             _failure("store", store.ping()), _failure("database", catalogue.products.ping())
         )

@@ -1,10 +1,10 @@
 """Several processes on one address, and the one that watches over them.
 
 The supervisor opens the port, one listening socket for each worker, and forks; it serves nothing itself. The
-first worker starts alone: what a start does once, tables and initial products, is done by one, and a start that
-fails says so once. A worker that dies is started again, and its share of new connections goes to the others
-meanwhile. What a worker tells goes through a pipe of its own; that the supervisor is gone it learns from
-another, the lifeline, which ends with it.
+first worker starts alone: what a start does once, tables and initial products, is done by one, and a start
+that fails says so once. A worker that dies is started again, and its share of new connections goes to the
+others meanwhile. What a worker tells goes through a pipe of its own; that the supervisor is gone it learns
+from another, the lifeline, which ends with it.
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import msgspec
 import structlog
 
 from windlass import logs
 from windlass.directory import DirectoryLock
-from windlass.errors import StartError, StoreUnavailable, WindlassError
+from windlass.errors import StartError, WindlassError
 from windlass.server import control, process
 from windlass.server.app import Windlass
 from windlass.server.listening import split
@@ -39,7 +38,7 @@ log = structlog.get_logger("windlass.server")
 AT_ONCE = 10.0
 """A worker that ends sooner after its start, in seconds, has ended at once."""
 PAUSES = (0.0, 0.5, 1.0, 2.0, 4.0)
-"""Seconds before the next start of one that has ended at once so many times in a row. After that it is over."""
+"""Seconds before the next start of one that has ended at once so often in a row. After that it is over."""
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 
 
@@ -49,8 +48,6 @@ class Told(msgspec.Struct, omit_defaults=True):
     ready: bool = False
     failed: str = ""
     """Why it cannot start."""
-    passing: bool = False
-    """The reason may pass by itself."""
 
 
 class Worker:
@@ -61,10 +58,11 @@ class Worker:
         self.listener = listener
         self.pid = 0
         """0: none runs."""
-        self.told: int = -1
-        """The end of the pipe from which it is heard."""
+        self.told: int | None = None
+        """The end of the pipe from which it is heard, None once it has said all."""
         self.ready = False
-        self.failed: Told | None = None
+        self.failed = ""
+        """Why it said that it could not start."""
         self.started = 0.0
         self.failures = 0
         """How many times in a row it ended at once."""
@@ -77,19 +75,19 @@ def check(settings: Settings) -> None:
     asked = f"--workers {settings.workers}"
     if settings.store is None:
         raise StartError(
-            f"{asked} needs the queues on Redis: name one with --store. On SQLite one process owns the file, as"
-            " the order of messages and one fsync for many come from its memory. Leave --workers out, or"
-            " bring the queues to Redis."
+            f"{asked} needs the queues on Redis: name one with --store. On SQLite one process owns the file:"
+            " who waits, and one fsync for many, are in its memory. So leave --workers out, or bring the"
+            " queues to Redis."
         )
     if not (settings.database or "").startswith(("postgresql", "postgres:")):
         raise StartError(
-            f"{asked} needs PostgreSQL for the judge and the products: name one with --database. Without, they"
-            " are in SQLite in the data directory, which one process alone may have."
+            f"{asked} needs PostgreSQL for the judge and the products: name one with --database. Without,"
+            " they are in SQLite in the data directory, which is for one process alone."
         )
     if settings.redis is None and not settings.products_read_only and settings.products_writes == "here":
         raise StartError(
-            f"{asked} needs --redis as well, by which the workers tell each other of products that they write."
-            " It may be the same Redis as --store."
+            f"{asked} needs --redis as well, by which the workers tell each other of the products they write."
+            " It may be the Redis of --store."
         )
 
 
@@ -192,7 +190,7 @@ class Supervisor:
                 self._stop()
 
     def _stop(self) -> None:
-        """Tell all to stop, once. The port is theirs alone from now on, and closed when the last closes it."""
+        """Tell all to stop, once. The port is theirs alone from now on: closed when the last closes it."""
         self._stopping = True
         for worker in self._workers:
             worker.due = None
@@ -221,36 +219,36 @@ class Supervisor:
 
     def _ended(self, worker: Worker, status: int) -> None:
         self._listen_to(worker)  # its last words may not have been read
-        self._selector.unregister(worker.told)
-        os.close(worker.told)
-        worker.pid = 0
-        reason = worker.failed.failed if worker.failed is not None else _said_of(status)
+        self._hush(worker)
+        was_ready, worker.pid, worker.ready = worker.ready, 0, False
+        reason = worker.failed or _said_of(status)
         if self._stopping:
-            if status != 0:
+            if status not in (0, -signal.SIGTERM, -signal.SIGKILL):
                 log.warning("worker_ended", worker=worker.number, reason=reason)
         elif not self._complete:
-            self._give_up(f"Worker {worker.number} of {len(self._workers)} did not start: {reason}")
+            self._give_up(f"Worker {worker.number} of {len(self._workers)} did not start. {reason}")
         else:
-            self._start_later(worker, reason)
+            self._start_later(worker, was_ready, reason)
 
-    def _start_later(self, worker: Worker, reason: str) -> None:
-        # Out of the kernel's choice until the next process listens on it: the others take what comes meanwhile.
+    def _start_later(self, worker: Worker, was_ready: bool, reason: str) -> None:
+        # Out of the kernel's choice until the next process listens on it: the others take what comes.
         with contextlib.suppress(OSError):
             worker.listener.shutdown(socket.SHUT_RDWR)
-        lived = time.monotonic() - worker.started
-        worker.failures = worker.failures + 1 if lived < AT_ONCE or not worker.ready else 0
-        passing = worker.failed is not None and worker.failed.passing
-        if worker.failures > len(PAUSES) and not passing:
+        at_once = not was_ready or time.monotonic() - worker.started < AT_ONCE
+        worker.failures = worker.failures + 1 if at_once else 0
+        # One that says what it lacks (Redis, say) is waited for, as long as there are others to serve.
+        waits = worker.failed and any(each.ready for each in self._workers)
+        if worker.failures > len(PAUSES) and not waits:
             self._give_up(
-                f"Worker {worker.number} ended {worker.failures} times in a row right after its start, the last"
-                f" time: {reason} It is not started again, and the others are stopped."
+                f"Worker {worker.number} ended {worker.failures} times in a row right after its start, and is"
+                f" not started again; the others are stopped. The last time: {reason}"
             )
             return
         pause = PAUSES[min(worker.failures, len(PAUSES)) - 1] if worker.failures else 0.0
         worker.due = time.monotonic() + pause
         log.error(
             "worker_ended",
-            message=f"Worker {worker.number} ended: {reason} It is started again in {pause:g} s.",
+            message=f"Worker {worker.number} is started again in {pause:g} s. {reason}",
             worker=worker.number,
         )
 
@@ -262,18 +260,26 @@ class Supervisor:
 
     def _listen_to(self, worker: Worker) -> None:
         """Read what a worker has told, if anything."""
+        if worker.told is None:
+            return
         try:
             text = os.read(worker.told, 65_536)
         except BlockingIOError:
             return
         for line in text.splitlines():
             told = msgspec.json.decode(line, type=Told)
+            worker.failed = told.failed
             if told.ready:
                 self._is_ready(worker)
-            else:
-                worker.failed = told
-        if not text:  # it has ended, or is about to
-            self._selector.modify(worker.told, 0) if False else None
+        if not text:
+            self._hush(worker)
+
+    def _hush(self, worker: Worker) -> None:
+        """It has no more to say."""
+        if worker.told is not None:
+            self._selector.unregister(worker.told)
+            os.close(worker.told)
+            worker.told = None
 
     def _is_ready(self, worker: Worker) -> None:
         worker.ready = True
@@ -289,7 +295,7 @@ class Supervisor:
     def _start(self, worker: Worker) -> None:
         hear, tell = os.pipe()
         os.set_blocking(hear, False)
-        worker.due, worker.ready, worker.failed = None, False, None
+        worker.due, worker.failed = None, ""
         worker.started = time.monotonic()
         sys.stdout.flush()
         sys.stderr.flush()
@@ -314,8 +320,8 @@ class Supervisor:
             status = 0
         except SystemExit as end:
             status = end.code if isinstance(end.code, int) else 1
-        except BaseException as error:  # noqa: BLE001 - nothing may return into what the supervisor was doing
-            log.error("worker_failed", exc_info=error)
+        except BaseException:  # nothing may return into what the supervisor was doing
+            log.exception("worker_failed")
         finally:
             with contextlib.suppress(OSError, ValueError):
                 sys.stdout.flush()
@@ -330,7 +336,7 @@ class Supervisor:
         for other in self._workers:
             if other is not worker:
                 other.listener.close()
-                if other.pid:
+                if other.told is not None:
                     os.close(other.told)
 
 
@@ -347,11 +353,11 @@ def _work(
         app.open()
         process.run(app, listener, commands, lambda: told(Told(ready=True)), lifeline)
     except WindlassError as error:
-        told(Told(failed=error.detail, passing=isinstance(error, StoreUnavailable)))
+        told(Told(failed=error.detail))
         raise SystemExit(1) from None
 
 
 def _said_of(status: int) -> str:
     if status < 0:
-        return f"it was ended by {signal.Signals(-status).name}."
-    return f"it ended with status {status}; the log says more."
+        return f"It was ended by {signal.Signals(-status).name}."
+    return f"It ended with status {status}; the log says more."
