@@ -75,7 +75,9 @@ class Settings(BaseSettings):
     )
     drain_timeout: float = Field(10, ge=0, description="Seconds that a stop waits for requests under way.")
     database: str | None = Field(
-        None, description="URL of the products' database. Unset: SQLite, in the data directory."
+        None,
+        description="URL of the database: products and, in PostgreSQL, the judge. Unset: SQLite, in the data"
+        " directory.",
     )
     redis: str | None = Field(
         None,

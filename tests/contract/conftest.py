@@ -13,7 +13,6 @@ from sqlalchemy.engine import Engine
 
 from tests.contract.bench import Bench, Ground
 from tests.contract.keeping import House
-from tests.postgresql import PostgreSQL
 from tests.redis_server import RedisServer, shared_redis
 from windlass.catalogue.service import DATABASE
 from windlass.clock import ManualClock
@@ -66,13 +65,6 @@ BACKENDS = ("sqlite", "redis")
 def ground(backend: str, home: Path) -> Ground:
     """Where a backend's store lies."""
     return OnSQLite(home) if backend == "sqlite" else OnRedis(shared_redis())
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    server = PostgreSQL()
-    yield server
-    server.close()
 
 
 @pytest.fixture(scope="session")

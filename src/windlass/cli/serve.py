@@ -81,8 +81,9 @@ def serve(
         str | None,
         typer.Option(
             metavar="URL",
-            help="The products' database [default: SQLite in the data directory]. Others on this machine can"
-            " see options: with a password in it, rather set WINDLASS_DATABASE.",
+            help="The database of the products and, if it is PostgreSQL, of the judge [default: SQLite in the"
+            " data directory]. Others on this machine can see options: with a password in it, rather set"
+            " WINDLASS_DATABASE.",
         ),
     ] = None,
     redis: Annotated[

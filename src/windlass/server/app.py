@@ -46,6 +46,7 @@ from windlass.server import (
     job_docs,
     judge_api,
     judge_bodies,
+    judge_setup,
     metrics_api,
     problems,
     queue_admin,
@@ -153,12 +154,8 @@ class Windlass:
             failed_kept=self.settings.failed_jobs_kept,
         )
         try:
-            self.judge = Judge.open(
-                self.settings.data_dir,
-                self.queues.ids,
-                self._clock,
-                self._jobs(self.dispatch),
-                synchronous=self.settings.synchronous,
+            self.judge = judge_setup.open_judge(
+                self.settings, self.store, self.queues.ids, self._clock, self._jobs(self.dispatch)
             )
             try:
                 self.catalogue = catalogue_setup.open_catalogue(self.settings, self.store.secret)

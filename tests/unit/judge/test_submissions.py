@@ -31,8 +31,8 @@ KEY = Once(b"k" * 24, b"f" * 24)
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with Bench(tmp_path / "data") as opened:
+def bench(tmp_path: Path, url: str | None) -> Iterator[Bench]:
+    with Bench(tmp_path / "data", url=url) as opened:
         opened.problem()
         yield opened
 
@@ -442,5 +442,5 @@ def test_every_state_has_a_name_of_its_own(bench: Bench) -> None:
 
 def test_a_source_is_kept_while_its_submission_is_there(bench: Bench) -> None:
     submission_id = bench.submit()
-    assert bench.run(bench.judge.collect()) == 0
+    assert bench.collect() == 0
     assert source_of(bench, submission_id) == b"print(1)"
