@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from sqlalchemy.engine import Engine
 
 from tests.contract.bench import Bench, Ground
 from tests.contract.keeping import House
+from tests.contract.servers import OneSQLite, Several
 from tests.redis_server import RedisServer, shared_redis
 from windlass.catalogue.service import DATABASE
 from windlass.clock import ManualClock
@@ -98,5 +99,33 @@ def statements() -> Iterator[list[str]]:
 def on_disk(tmp_path: Path) -> Iterator[House]:
     """A catalogue in SQLite, its filter in a file beside it."""
     made = House(sqlite_url(tmp_path / DATABASE), tmp_path, None)
+    yield made
+    made.close()
+
+
+class OneRedis(Several):
+    """One Redis, emptied for it."""
+
+    def __init__(self, home: Path, clock: ManualClock) -> None:
+        super().__init__(home, clock)
+        shared_redis().empty()
+        self._stores: list[Store] = []
+
+    def open(self) -> Store:
+        self._stores.append(open_store(self.home, shared_redis().url, clock=self.clock))
+        return self._stores[-1]
+
+    def close(self) -> None:
+        for store in self._stores:
+            store.close()
+
+
+SHARED: dict[str, Callable[[Path, ManualClock], Several]] = {"one-sqlite": OneSQLite, "one-redis": OneRedis}
+"""Stores that several servers have open at once."""
+
+
+@pytest.fixture(params=sorted(SHARED))
+def several(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Several]:
+    made = SHARED[request.param](tmp_path / "shared", ManualClock())
     yield made
     made.close()

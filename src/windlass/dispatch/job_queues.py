@@ -39,18 +39,15 @@ class JobQueues:
     async def load(self) -> None:
         """Find those that an earlier process made."""
         async for info, asked in self._all():
-            await self._set_up(info)
-            self._know(info.name, asked)
+            if await is_there(self._store, info.name):
+                await self._set_up(info)
+                self._know(info.name, asked)
 
     async def catch_up(self) -> None:
         """Find those that other servers have made meanwhile."""
         async for info, asked in self._all():
-            if info.name not in self.asked:
-                try:
-                    self._know(info.name, asked)
-                except QueueNotFound:  # what memory holds is behind
-                    if await self._store.learn(info.name):
-                        self._know(info.name, asked)
+            if info.name not in self.asked and await is_there(self._store, info.name):
+                self._know(info.name, asked)
 
     async def _all(self) -> AsyncIterator[tuple[QueueInfo, Labels]]:
         after = ""
@@ -95,3 +92,12 @@ class JobQueues:
             matching = [(-len(asked), name) for name, asked in self.asked.items() if asked <= offered]
             found = self._looks[offered] = [name for _, name in sorted(matching)]
         return found
+
+
+async def is_there(store: Store, queue: str) -> bool:
+    """Whether there is such a queue, which the store's memory knows from now on, if it was behind."""
+    try:
+        store.queue_number(queue)
+    except QueueNotFound:
+        return await store.learn(queue)
+    return True

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
 from itertools import islice
 from typing import Any
 
@@ -57,6 +58,7 @@ class Outcomes:
         """Numbers of the ends that this server has to tell of, where there are others."""
         self._next_look = 0.0
         """For what others left, in the loop's time."""
+        self.look, self.left = LOOK, LEFT
         self._failed_kept = failed_kept
         self._listener: Listener | None = None
         self._background = Background(self._run, "windlass-outcomes")
@@ -104,9 +106,9 @@ class Outcomes:
             return await self._store.untold(_AT_ONCE)
         loop = asyncio.get_running_loop()
         if loop.time() >= self._next_look:
-            self._next_look = loop.time() + LOOK * random.uniform(0.75, 1.25)
-            if await self._store.turn("outcomes", LOOK / 2):
-                before = self._clock.now() - round(LEFT * 1000)
+            self._next_look = loop.time() + self.look * random.uniform(0.75, 1.25)
+            if await self._store.turn("outcomes", self.look / 2):
+                before = self._clock.now() - round(self.left * 1000)
                 untold = await self._store.untold(_MOST_LEFT)
                 self._ours.update((end.number, None) for end in untold if _ended_at(end) <= before)
         numbers = list(islice(self._ours, _AT_ONCE))
@@ -141,8 +143,9 @@ class Outcomes:
 
 def _ended_at(end: End) -> int:
     """When (ms): of a job that has died, its life's last event."""
-    at: int = end.life.ended_at or end.life.events[-1]["at"]
-    return at
+    if end.life.ended_at is not None:
+        return end.life.ended_at
+    return round(datetime.fromisoformat(end.life.events[-1]["at"]).timestamp() * 1000)
 
 
 def _told(end: End) -> tuple[str, int, dict[str, Any]]:

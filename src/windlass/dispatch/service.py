@@ -165,7 +165,7 @@ class Dispatch:
             await self._following.rest(None)
 
     def _waited_for(self) -> list[str]:
-        """The queues that those look into who wait for jobs idly."""
+        """The queues that those look into who wait for jobs."""
         offers = [self._offers[key] for key in self._lines.waited_for()]
         return sorted({name for offered in offers for name in self._job_queues.looked_into(offered)})
 

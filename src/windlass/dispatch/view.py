@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from windlass.dispatch.job import JOB, Job, decode_job, decode_outcome, number_of
-from windlass.dispatch.job_queues import JobQueues
+from windlass.dispatch.job_queues import JobQueues, is_there
 from windlass.dispatch.labels import labels_of
 from windlass.dispatch.progress import Numbered, Progress
 from windlass.dispatch.relay import Relay
@@ -84,9 +84,9 @@ def _job(life: Life) -> Job | None:
 
 
 async def life_of(store: Store, number: int) -> Life:
-    """All that is known of a job, living or not. Raises JobNotFound."""
+    """All that is known of a job, living or not; its queue can be named to the store. Raises JobNotFound."""
     life = await store.find(number)
-    if life is None or labels_of(life.in_queue) is None:
+    if life is None or labels_of(life.in_queue) is None or not await is_there(store, life.in_queue):
         raise JobNotFound
     return life
 

@@ -1,4 +1,4 @@
-"""A look every second at that for which somebody waits idly: of stores that other servers change, too.
+"""A look every second at that for which somebody waits: of stores that other servers change, too.
 
 What these tell of their changes may get lost, and costs whoever waits a second then. There is one look for
 each name, however many wait, and the looks are spread over the second.
@@ -45,14 +45,16 @@ class Pulse:
         try:
             while True:
                 self._background.clear()
+                await asyncio.sleep(EVERY / _PARTS)  # whoever said that they wait stands in line by now
                 names = self._names()
                 if not names:
                     await self._background.rest(None)
                     continue
                 part = -(-len(names) // _PARTS)
-                for at in range(_PARTS):
-                    await asyncio.sleep(EVERY / _PARTS)
-                    await self._look_at(names[at * part : (at + 1) * part])
+                for at in range(0, _PARTS * part, part):
+                    await self._look_at(names[at : at + part])
+                    if at + part < _PARTS * part:
+                        await asyncio.sleep(EVERY / _PARTS)
         except StoreClosed:
             return
 

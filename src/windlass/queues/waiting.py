@@ -102,8 +102,8 @@ class Lines:
         return len(self._lines.get(queue, ()))
 
     def waited_for(self) -> list[str]:
-        """The lines in which somebody waits idly."""
-        return [queue for queue in list(self._lines) if self.idle(queue)]
+        """The lines in which somebody stands."""
+        return list(self._lines)
 
     def idle(self, queue: str) -> bool:
         """True while somebody waits here idly: whatever comes next is theirs."""

@@ -123,14 +123,14 @@ class Problem(BaseModel):
 class Status(BaseModel):
     status: str
     version: str
+    store: str = Field(description="The engine that holds queues and jobs.")
+    shared: bool = Field(description="Other servers may have the same store open.")
     uptime_seconds: float
     queues: int
     messages: int
     states: dict[str, int]
     waiting: int = Field(description="Long polls that wait now.")
-    store: dict[str, Any] = Field(
-        description="What the queue store is, who shares it, and what an acknowledged message survives."
-    )
+    durability: dict[str, Any] = Field(description="What an acknowledged message survives, and why.")
     store_calls: dict[str, int] = Field(description="Calls of each store verb since the start.")
     detail: str | None = None
 

@@ -40,12 +40,14 @@ def router(queues: Queues, catalogue: Catalogue, draining: Callable[[], bool]) -
         return Status(
             status="ok" if reason is None else "unavailable",
             version=__version__,
+            store=store.kind,
+            shared=store.shared,
             uptime_seconds=round(time.monotonic() - started, 3),
             queues=count,
             messages=sum(states),
             states={state.name.lower(): states[state] for state in State},
             waiting=len(queues.lines),
-            store=store.described(),
+            durability=store.durability(),
             store_calls=calls,
             detail=reason,
         )
@@ -68,7 +70,7 @@ def router(queues: Queues, catalogue: Catalogue, draining: Callable[[], bool]) -
             database=database_fails or "ok",
             cache="ok",
             filter=f"bypassed, so the database is asked: {bypassed}" if bypassed else "ok",
-            survives=store.described()["durability"]["survives"],
+            survives=store.durability()["survives"],
             lag_seconds=catalogue.lag(),
         )
 

@@ -341,8 +341,8 @@ class Store(ABC):
         """Call `listener` on the event loop after each commit that brought a change."""
 
     @abstractmethod
-    def described(self) -> dict[str, Any]:
-        """What this store is and what an answer of it survives, as JSON has it; for people. From memory."""
+    def durability(self) -> dict[str, Any]:
+        """What an acknowledged message `survives`, by misfortune, and why; for people. From memory."""
 
     @abstractmethod
     def close(self) -> None:

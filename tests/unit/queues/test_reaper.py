@@ -125,7 +125,7 @@ def test_starting_twice_is_starting_once_and_a_new_loop_gets_one_of_its_own() ->
 
 
 def test_of_a_store_that_others_change_too_it_looks_every_second() -> None:
-    """Fails when it rests until what it knows of is due: another server may bring what is due before, and die."""
+    """Fails when it rests until what it knows of is due: another server may bring what is due before."""
 
     async def scenario() -> None:
         clock = ManualClock()

@@ -76,10 +76,12 @@ class Administration:
         self._memory.read(int(version), _pairs(names), _pairs(keys), _pairs(runners))
         self._memory.claimed |= {int(number) for number in claimed}
 
-    async def refresh(self) -> None:
-        """Read what others have changed since the last time."""
-        if int(await self._ask("version", REGISTRY, [])) != self._memory.version:
-            self._read(await self._ask("all", REGISTRY, []))
+    async def refresh(self) -> bool:
+        """Read what others have changed since the last time; True where there was something."""
+        if int(await self._ask("version", REGISTRY, [])) == self._memory.version:
+            return False
+        self._read(await self._ask("all", REGISTRY, []))
+        return True
 
     def refresh_now(self) -> bool:
         """The same, without an event loop; True where there was something. Blocks."""

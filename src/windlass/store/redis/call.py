@@ -26,6 +26,8 @@ brings messages goes before what takes them."""
 
 REGISTRY = 0
 """The number of what all queues share, where others have a queue's."""
+TOLD = -1
+"""... and of what servers tell each other."""
 
 
 class Call(Operation[Any]):

@@ -18,7 +18,7 @@ from windlass.store.answers import Answers
 from windlass.store.base import Changes
 from windlass.store.redis import library
 from windlass.store.redis.batcher import TRIES, Batcher
-from windlass.store.redis.call import REGISTRY, Bundle, Call
+from windlass.store.redis.call import REGISTRY, TOLD, Bundle, Call
 from windlass.store.redis.clock import ServerClock
 from windlass.store.redis.durability import Confirmation, Durability
 from windlass.store.redis.faults import unavailable
@@ -141,8 +141,8 @@ class Link:
         """The keys of a queue's functions: all that they touch, where Redis asks for them, else the first."""
         keys = self._keys.get(number)
         if keys is None:
-            base = f"{self.prefix}:{{{number or 'r'}}}:"
-            names = _QUEUE_KEYS if number else _REGISTRY_KEYS
+            base = f"{self.prefix}:{{{number if number > 0 else 'r'}}}:"
+            names = _QUEUE_KEYS if number > 0 else _REGISTRY_KEYS
             keys = [base + name for name in (names if self.topology.cluster else names[:1])]
             if len(self._keys) > 100_000:
                 self._keys.clear()
@@ -151,6 +151,8 @@ class Link:
 
     def channel_of(self, number: int) -> str:
         """Where changes of a queue, or of the registry, are told."""
+        if number == TOLD:
+            return f"{self.prefix}:{{r}}:t"
         return f"{self.prefix}:{{{number or 'r'}}}:n"
 
     def stamp(self) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +17,7 @@ import redis
 import structlog
 
 from windlass.store.base import Changes
-from windlass.store.redis.call import REGISTRY, Call
+from windlass.store.redis.call import REGISTRY, TOLD, Call
 from windlass.store.redis.link import Link
 from windlass.store.redis.records import decode, number_of
 from windlass.store.redis.topology import Node
@@ -42,6 +42,7 @@ class News:
         self._listeners: dict[Node, _Listener] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._heard: dict[str, list[Callable[[bytes], None]]] = {}
         self.registry_changed = threading.Event()
 
     def attend(self, number: int) -> None:
@@ -68,7 +69,7 @@ class News:
                 listener.wanted.add(number)
 
     def is_wanted(self, number: int) -> bool:
-        return number == REGISTRY or self._until.get(number, 0.0) > time.monotonic()
+        return number in (REGISTRY, TOLD) or self._until.get(number, 0.0) > time.monotonic()
 
     def close(self) -> None:
         with self._lock:
@@ -84,6 +85,9 @@ class News:
         if number == REGISTRY:
             self.registry_changed.set()
             return
+        if number == TOLD:
+            self._told(data)
+            return
         server, _, ready, ended, died = decode(data)
         if server != self._link.server:
             self._tell(number, ready, _numbers(number, ended), _numbers(number, died))
@@ -93,7 +97,7 @@ class News:
         for number in numbers:
             if number == REGISTRY:
                 self.registry_changed.set()
-            elif self._link.loop is not None and not self._link.loop.is_closed():
+            elif number > 0 and self._link.loop is not None and not self._link.loop.is_closed():
                 tell = partial(self._tell, number)
                 call = Call(self._link.loop.create_future(), "ready", number, [], tell)
                 call.future.add_done_callback(lambda future: future.cancelled() or future.exception())
@@ -102,7 +106,25 @@ class News:
     def _tell(self, number: int, ready: int, ended: Sequence[int] = (), died: Sequence[int] = ()) -> None:
         name, loop = self._link.memory.names.get(number), self._link.loop
         if name is not None and loop is not None and (ready or ended or died):
-            self._link.answers.tell(loop, Changes({name: ready} if ready else {}, ended, died, None))
+            self._link.answers.tell(loop, _elsewhere(name, ready, ended, died))
+
+    def _told(self, data: bytes) -> None:
+        server, topic, payload = data.split(b" ", 2)
+        loop = self._link.loop
+        if server.decode() == self._link.server or loop is None or loop.is_closed():
+            return
+        for listener in self._heard.get(topic.decode(), ()):
+            with contextlib.suppress(RuntimeError):  # it was closed at this moment
+                loop.call_soon_threadsafe(listener, payload)
+
+    def hear(self, topic: str, listener: Callable[[bytes], None]) -> None:
+        """Call `listener` on the event loop with what others tell of a topic."""
+        self._heard.setdefault(topic, []).append(listener)
+        self.listen(TOLD)
+
+
+def _elsewhere(name: str, ready: int, ended: Sequence[int], died: Sequence[int]) -> Changes:
+    return Changes({name: ready} if ready else {}, ended, died, None, elsewhere=True)
 
 
 class _Listener(threading.Thread):

@@ -49,6 +49,7 @@ from windlass.store.redis.call import REGISTRY, Argument, Call, new_future
 from windlass.store.redis.clock import ServerClock
 from windlass.store.redis.durability import Asked, Reader, check
 from windlass.store.redis.link import Link
+from windlass.store.redis.memory import decode_runner
 from windlass.store.redis.news import News
 from windlass.store.redis.records import (
     Deliveries,
@@ -72,6 +73,7 @@ _ROOM = 8 * 1024
 class RedisStore(Store):
     """Any number of servers may have it open."""
 
+    kind = "Redis"
     shared = True
     spread = True
 
@@ -102,7 +104,6 @@ class RedisStore(Store):
             reader.close()
             topology.close()
             raise
-        self._address = address
         self._news = News(self._link)
         self._news.listen(REGISTRY)
         self._watch = Watch(self._link, self._administration, reader, given, self._news.registry_changed)
@@ -182,8 +183,17 @@ class RedisStore(Store):
             self._memory.put(queue, int(number))
         return True
 
-    async def refresh(self) -> None:
-        await self._administration.refresh()
+    async def refresh(self) -> bool:
+        return await self._administration.refresh()
+
+    async def turn(self, work: str, seconds: float) -> bool:
+        return bool(await self._call("turn", REGISTRY, [work, round(seconds * 1000)]))
+
+    def tell(self, topic: str, payload: bytes) -> None:
+        self._link.send_quietly("tell", REGISTRY, [topic, payload])
+
+    def hear(self, topic: str, listener: Callable[[bytes], None]) -> None:
+        self._news.hear(topic, listener)
 
     # --- messages in ------------------------------------------------------------------------------
 
@@ -514,13 +524,8 @@ class RedisStore(Store):
         if number is not None:
             self._news.attend(number)
 
-    def described(self) -> dict[str, Any]:
-        return {
-            "kind": "redis",
-            "address": str(self._address),
-            "shared": True,
-            "durability": self._watch.durability.shown(),
-        }
+    def durability(self) -> dict[str, Any]:
+        return self._watch.durability.shown()
 
     def close(self) -> None:
         self._watch.stop()
@@ -566,6 +571,10 @@ class RedisStore(Store):
 
     def runners(self) -> list[Runner]:
         return list(self._memory.runners.values())
+
+    async def runner(self, number: int) -> Runner | None:
+        packed = await self._call("runner", REGISTRY, [number])
+        return decode_runner(packed) if packed else None
 
     # --- calls ------------------------------------------------------------------------------------
 

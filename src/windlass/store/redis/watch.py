@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from asyncio import AbstractEventLoop
 
 import structlog
 
@@ -15,8 +16,6 @@ from windlass.store.redis.link import Link
 
 log = structlog.get_logger("windlass.store")
 
-_REGISTRY_EVERY = 1.0
-"""Seconds after which the registry is looked at though nobody told of a change."""
 _DURABILITY_EVERY = 5.0
 _PAUSE = 0.1
 """Seconds between two looks at the registry."""
@@ -51,13 +50,15 @@ class Watch(threading.Thread):
     def run(self) -> None:
         read = time.monotonic()
         while True:
-            self._changed.wait(_REGISTRY_EVERY)
+            told = self._changed.wait(_DURABILITY_EVERY)
             if self._stopped.is_set():
                 return
             self._changed.clear()
             try:
-                if self._administration.refresh_now() and self._link.loop is not None:
-                    self._link.answers.tell(self._link.loop, Changes({}, [], [], None, registry=True))
+                if told and self._administration.refresh_now() and self._link.loop is not None:
+                    self._link.answers.tell(
+                        self._link.loop, Changes({}, [], [], None, registry=True, elsewhere=True)
+                    )
                 if time.monotonic() - read >= _DURABILITY_EVERY:
                     read = time.monotonic()
                     self._read()
@@ -66,6 +67,9 @@ class Watch(threading.Thread):
             except Exception:
                 log.exception("watch_failed")
             self._stopped.wait(_PAUSE)
+
+    def _tell(self, loop: AbstractEventLoop) -> None:
+        self._link.answers.tell(loop, Changes({}, [], [], None, registry=True, elsewhere=True))
 
     def _read(self) -> None:
         before, self.durability = self.durability, self._reader.read()

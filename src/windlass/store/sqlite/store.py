@@ -307,13 +307,13 @@ class SQLiteStore(Store):
     def listen(self, listener: Callable[[Changes], None]) -> None:
         self._writer.listen(listener)
 
-    def described(self) -> dict[str, Any]:
+    def durability(self) -> dict[str, Any]:
         survives = (
             "nothing is lost: it is on disk before the answer"
             if self._synchronous == "full"
             else "what was answered last may be lost: the disk is not waited for"
         )
-        return {"kind": "sqlite", "shared": False, "durability": {"survives": {"power_cut": survives}}}
+        return {"survives": {"power_cut": survives}}
 
     def close(self) -> None:
         self._writer.close()

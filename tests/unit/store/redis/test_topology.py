@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 import socket
 import subprocess
 import threading
@@ -20,6 +22,7 @@ from tests.unit.store.redis.servers import BreakingOff, Cluster, Watched, comman
 from windlass.errors import StartError, StoreUnavailable
 from windlass.store.redis.address import parse
 from windlass.store.redis.faults import Unreached, unavailable
+from windlass.store.redis.store import RedisStore
 from windlass.store.redis.topology import Node, Topology
 
 
@@ -143,6 +146,27 @@ def test_a_password_is_asked_for_and_not_shown() -> None:
     assert topology.node(b"a").client.ping()
     topology.close()
     server.close()
+
+
+def test_the_user_of_the_documents_may_do_what_is_needed(server: RedisServer) -> None:
+    """Planted: a right that their ACL line leaves out, +config|get say; keys under another prefix."""
+    told = (Path(__file__).parents[4] / "docs/how-to/scale-out.md").read_text()
+    line = re.search(r"^ACL SETUSER .*$", told, re.MULTILINE)
+    assert line is not None
+    with server.client() as client:
+        command(client, *line[0].split())
+
+    async def used() -> bytes:
+        store = RedisStore(parse(server.url.replace("//", "//windlass:secret@")))
+        try:
+            await store.create_queue("orders", {})
+            await store.send("orders", [b'"x"'])
+            (message,) = await store.receive("orders")
+            return message.content
+        finally:
+            store.close()
+
+    assert asyncio.run(used()) == b'"x"'
 
 
 def test_a_unix_socket(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ local READY, LEASED, DELAYED, DEAD, BLOCKED = 0, 1, 2, 3, 4
 
 -- A delivery record is an array:
 local D = { state = 1, due = 2, token = 3, count = 4, base = 5, since = 6, holder = 7, lapsed = 8, life = 9,
-            claim = 10, tentative = 11, forgiven = 12, unseen = 13, plain = 14 }
+            claim = 10, tentative = 11, forgiven = 12, unseen = 13, plain = 14, longest = 15 }
 
 local verbs, writers = {}, {}
 
@@ -151,7 +151,7 @@ local function delivery_of(q, member)
   return packed and cmsgpack.unpack(packed) or nil
 end
 
-local function fresh() return { READY, 0, 0, 0, 0, 0, false, false, {}, false, false, 0, 0, false } end
+local function fresh() return { READY, 0, 0, 0, 0, 0, false, false, {}, false, false, 0, 0, false, 0 } end
 
 local function keep_delivery(q, member, d) call('HSET', q.b .. 'd', member, cmsgpack.pack(d)) end
 

@@ -47,6 +47,22 @@ writers.buried = function(keys, args)
   return call('SREM', registry(keys) .. 'gone', args[3])
 end
 
+-- turn: 1 for whoever does a piece of work now; for a while nobody else is told so. args: time, server, work, ms
+writers.turn = function(keys, args)
+  local now, field = clock(args[1]), 'turn:' .. args[3]
+  if now < tonumber(call('HGET', keys[1], field) or '-inf') then return 0 end
+  call('HSET', keys[1], field, text(now + tonumber(args[4])))
+  return 1
+end
+
+-- tell: something for all other servers. args: time, server, topic, payload
+verbs.tell = function(keys, args)
+  return call('SPUBLISH', registry(keys) .. 't', args[2] .. ' ' .. args[3] .. ' ' .. args[4])
+end
+
+-- runner: one as it is on record. args: time, server, number
+verbs.runner = function(keys, args) return call('HGET', registry(keys) .. 'ru', args[3]) or '' end
+
 -- claim_sweep: 1 for whoever is to look through all queues, for everybody, now. args: time, server, how often (ms)
 writers.claim_sweep = function(keys, args)
   local now = clock(args[1])

@@ -60,7 +60,7 @@ writers.extend = function(keys, args)
     if holds(q, d, delivery, holder) then
       local due = lease and q.now + lease or d[D.due]
       if longest then due = math.min(due, d[D.since] + longest) end
-      d[D.due], d[D.tentative] = due, false
+      d[D.due], d[D.tentative], d[D.longest] = due, false, longest or d[D.longest]
       keep_delivery(q, member, d)
       call('ZADD', q.b .. 'l', text(due), member)
       answer = text(due)
@@ -129,8 +129,10 @@ writers.resume = function(keys, args)
   for _, entry in ipairs(call('ZRANGEBYLEX', q.b .. 'c', '-', '+')) do
     local member = string.match(entry, '%z([^%z]*)$')
     local d = delivery_of(q, member)
-    if d and d[D.state] == LEASED and not d[D.tentative] and d[D.due] < q.now + q.lease then
-      d[D.due] = q.now + q.lease
+    local due = q.now + q.lease
+    if d and d[D.longest] > 0 then due = math.min(due, d[D.since] + d[D.longest]) end
+    if d and d[D.state] == LEASED and not d[D.tentative] and d[D.due] < due then
+      d[D.due] = due
       keep_delivery(q, member, d)
       call('ZADD', q.b .. 'l', text(d[D.due]), member)
     end
