@@ -49,6 +49,7 @@ def start(tmp_path: Path, postgresql: PostgreSQL) -> Iterator[Start]:
                 "WINDLASS_REDIS": shared_redis().url,
                 "WINDLASS_BLOOM_STATE_NAMESPACE": store.rpartition("=")[2],
                 "WINDLASS_WORKERS": "2",
+                "WINDLASS_DRAIN_DELAY": "0",
                 **{f"WINDLASS_{name.upper()}": value for name, value in settings.items()},
             }
             server = ServerProcess(tmp_path / "data", *arguments, environment=environment)

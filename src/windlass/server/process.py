@@ -1,8 +1,8 @@
 """One process that serves the application under uvicorn: limits, the way in, a stop in two steps.
 
-A process that is told to stop first goes on serving for `drain_delay` seconds, while its /health says 503 and
-each answer ends its connection: a balancer in front sends it no more. Then it closes its port, answers long
-polls, and finishes what is under way.
+A process that is told to stop first goes on serving for some seconds (`drain_delay`), while its /health says
+503 and each answer ends its connection: a balancer in front sends it no more. Then it closes its port,
+answers long polls, and finishes what is under way.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Server(uvicorn.Server):
             return False
         now = asyncio.get_running_loop().time()
         if self._drained_at is None:
-            delay = self._app.settings.drain_delay
+            delay = self._app.settings.drain_seconds
             self._drained_at = now + delay
             if delay:
                 log.info("draining", seconds=delay, waiting=len(self._app.queues.lines))
