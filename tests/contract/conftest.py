@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,6 +16,7 @@ from sqlalchemy.engine import Engine
 from tests.contract.bench import Bench, Ground
 from tests.contract.keeping import House
 from tests.contract.servers import OneSQLite, Several
+from tests.redis_cluster import RedisCluster
 from tests.redis_server import RedisServer, shared_redis
 from windlass.catalogue.service import DATABASE
 from windlass.clock import ManualClock
@@ -45,11 +48,11 @@ class OnSQLite:
 
 
 class OnRedis:
-    """A store on a Redis that is emptied for it."""
+    """A store on a Redis, or on a Cluster, that is emptied for it."""
 
-    def __init__(self, server: RedisServer) -> None:
+    def __init__(self, server: RedisServer | RedisCluster) -> None:
         server.empty()
-        self.directory = server.folder
+        self.directory = (server.nodes[0] if isinstance(server, RedisCluster) else server).folder
         self._url = server.url
 
     def open(self, clock: ManualClock) -> Store:
@@ -60,12 +63,22 @@ class OnRedis:
         store.close()
 
 
-BACKENDS = ("sqlite", "redis")
+BACKENDS = ("sqlite", "redis", pytest.param("cluster", marks=pytest.mark.storm))
+
+
+@functools.cache
+def shared_cluster() -> RedisCluster:
+    """Three masters for all tests of this process."""
+    cluster = RedisCluster()
+    atexit.register(cluster.close)
+    return cluster
 
 
 def ground(backend: str, home: Path) -> Ground:
     """Where a backend's store lies."""
-    return OnSQLite(home) if backend == "sqlite" else OnRedis(shared_redis())
+    if backend == "sqlite":
+        return OnSQLite(home)
+    return OnRedis(shared_cluster() if backend == "cluster" else shared_redis())
 
 
 @pytest.fixture(scope="session")
