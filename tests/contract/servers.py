@@ -17,7 +17,6 @@ from tests.contract.bench import Bench
 from tests.contract.http.served import settled
 from tests.contract.yard import Yard
 from windlass.clock import Clock, ManualClock
-from windlass.dispatch import outcomes
 from windlass.errors import QueueNotFound
 from windlass.message import (
     Acknowledgement,
@@ -397,8 +396,7 @@ class Yards:
         bench.loop.close()
         bench.loop, bench.clock = self.loop, self.several.clock
         self.all.append(Yard(bench))
-        told = self.all[-1].dispatch.outcomes
-        told.look, told.left = outcomes.LOOK, outcomes.LEFT  # here they are what is tested
+        self.all[-1].dispatch.outcomes.at_once = False  # here the wait is what is tested
         return self.all[-1]
 
     def run(self, *several: Coroutine[Any, Any, Any]) -> None:
