@@ -42,6 +42,7 @@ _CONFIRMED_WITHIN = 3.0
 """Seconds that replicas have to confirm what they got."""
 _NOTED_FOR = 1.0
 """Seconds after which what is due is noted again: others may have put it off."""
+_MOST_NOTED = 100_000
 
 
 class Link:
@@ -61,6 +62,8 @@ class Link:
         self._batchers: dict[Node, Batcher] = {}
         self._keys: dict[int, list[str]] = {}
         self._noted: dict[int, tuple[int, float]] = {}
+        """Queue -> what the registry was told last, and when (monotonic seconds)."""
+        self._late: dict[int, int] = {}
         self._lock = threading.Lock()
         self._closed = False
         self._confirmation: Confirmation | None = None
@@ -236,13 +239,24 @@ class Link:
         self.failed(bundle.calls, unavailable(error))
 
     def _note(self, number: int, moment: int) -> list[str | bytes | int]:
-        """What the registry has to be told of when something is due in a queue; nothing where it knows."""
-        known, at = self._noted.get(number, (None, 0.0))
+        """What the registry has to be told of when something falls due in a queue. Once a second is enough, for
+        what is not sooner; the last of a second is told by `late_notes`."""
+        known, at = self._noted.get(number, (moment + 1, 0.0))
         now = time.monotonic()
-        if moment == known and now - at < _NOTED_FOR:
+        if known <= moment and now - at < _NOTED_FOR:
+            self._late[number] = min(moment, self._late.get(number, moment))
             return []
+        if len(self._noted) > _MOST_NOTED:
+            self._noted.clear()
         self._noted[number] = moment, now
         return [number, moment]
+
+    def late_notes(self) -> list[str | bytes | int]:
+        """What the registry was not told of yet."""
+        notes: list[str | bytes | int] = []
+        while self._late:
+            notes += self._late.popitem()
+        return notes
 
     def _unpoint(self, member: bytes) -> None:
         home, _, place = member.partition(b":")
