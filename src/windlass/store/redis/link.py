@@ -239,8 +239,9 @@ class Link:
         self.failed(bundle.calls, unavailable(error))
 
     def _note(self, number: int, moment: int) -> list[str | bytes | int]:
-        """What the registry has to be told of when something falls due in a queue. Once a second is enough, for
-        what is not sooner; the last of a second is told by `late_notes`."""
+        """What the registry has to be told of when something falls due in a queue.
+
+        Once a second is enough for what is not sooner; the last of a second is told by `late_notes`."""
         known, at = self._noted.get(number, (moment + 1, 0.0))
         now = time.monotonic()
         if known <= moment and now - at < _NOTED_FOR:
