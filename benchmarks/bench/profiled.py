@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from windlass.cli import main
+from windlass.store.operation import Send
 from windlass.store.sqlite import writer
-from windlass.store.sqlite.operation import Send, Step
+from windlass.store.sqlite.operation import Step
 
 _spent: dict[str, dict[str, list[float]]] = {"sending": {}, "others": {}, "preparing": {}}
 _kind = "preparing"

@@ -283,6 +283,12 @@ class StoreUnavailable(WindlassError):
     status = 503
 
 
+class OutcomeUnknown(StoreUnavailable):
+    """The store may have done this, or not."""
+
+    code = "outcome_unknown"
+
+
 class StoreFull(StoreUnavailable):
     """The disk is full."""
 

@@ -12,8 +12,12 @@ The MAC of an id is a slice of the output of SHAKE128 (FIPS 202) over the secret
 64 numbers: neighbours share one hash, which makes a batch of ids cheap, and each slice is independent of the
 others, as the output of a pseudo-random function is. A receipt has a keyed BLAKE2b (RFC 7693) of its own.
 
+Where queues are spread over servers, a number carries the queue that it was given out in (PLACE_BITS).
+An id says that queue once. A receipt of a message that lies in another one says it behind the delivery (4
+bytes), and has a MAC of 13: 44 characters.
+
 What is no message has an id that says what it is: two letters, an underscore, and 24 characters of base64url
-for the number (7 bytes) and a keyed BLAKE2b of letters and number (11).
+for the number (7 bytes) and a keyed BLAKE2b of letters and number (11); or 28, for a number of 10 bytes.
 """
 
 from __future__ import annotations
@@ -32,9 +36,13 @@ _URLSAFE = bytes.maketrans(b"+/", b"-_")
 _STANDARD = bytes.maketrans(b"-_+/", b"+/==")  # the standard alphabet's own two letters are refused
 _LOW = 0xFFFFFFFF
 _MAC = 12
+PLACE_BITS = 48
+"""Where queues are spread, a number is that of the queue, and behind it so many bits of a place there."""
+_PLACE = (1 << PLACE_BITS) - 1
 
 ID_LENGTH = 32
 RECEIPT_LENGTH = 36
+LETTER_RECEIPT_LENGTH = 44
 
 SUBMISSION = "sb"
 """The kind of a submission's id."""
@@ -43,7 +51,10 @@ SUBMISSION = "sb"
 class Ids:
     """Makes and checks ids under one secret (32 bytes)."""
 
-    def __init__(self, secret: bytes) -> None:
+    def __init__(self, secret: bytes, *, spread: bool = False) -> None:
+        """`spread`: numbers carry their queue."""
+        self._spread = spread
+
         def block(queue: int, number: int) -> bytes:
             """The MACs of the 64 numbers from `number << 6` on."""
             return shake_128(secret + struct.pack(">BIQ", _MESSAGE, queue, number)).digest(64 * _MAC)
@@ -55,12 +66,16 @@ class Ids:
 
     def message(self, queue: int, number: int) -> bytes:
         """The id of message `number` sent to queue number `queue`: 32 ASCII bytes."""
+        if self._spread:
+            number &= _PLACE
         raw = _ID.pack(_MESSAGE << 56 | queue << 24 | number >> 32, number & _LOW) + self._mac(queue, number)
-        return binascii.b2a_base64(raw, newline=False).translate(_URLSAFE)
+        return _text(raw)
 
     def messages(self, queue: int, numbers: Sequence[int]) -> list[bytes]:
         """The ids of many messages of one queue, at less cost each than one by one."""
         count = len(numbers)
+        if self._spread:
+            numbers = _places(numbers)
         if isinstance(numbers, range) and numbers.step == 1 and numbers[0] >> 32 == numbers[-1] >> 32:
             # A batch just sent: its numbers are one run, so a handful of C calls makes all ids.
             first, block = numbers[0], self._block
@@ -85,43 +100,58 @@ class Ids:
             return None
         head, low = _ID.unpack_from(raw)
         queue, number = head >> 24 & _LOW, (head & 0xFFFFFF) << 32 | low
-        return (queue, number) if compare_digest(raw[12:], self._mac(queue, number)) else None
+        if not compare_digest(raw[12:], self._mac(queue, number)):
+            return None
+        return queue, self._number(queue, number)
 
     def receipt(self, queue: int, number: int, delivery: int) -> bytes:
-        """The receipt of one delivery of a message: 36 ASCII bytes."""
-        raw = _ID.pack(_RECEIPT << 56 | queue << 24 | number >> 32, number & _LOW) + delivery.to_bytes(4)
-        mac = blake2b(raw, key=self._receipt_key, digest_size=11).digest()
-        return binascii.b2a_base64(raw + mac, newline=False).translate(_URLSAFE)
+        """The receipt of one delivery of a message: 36 ASCII bytes; 44 for a letter of a spread store."""
+        if self._spread:
+            home, number = number >> PLACE_BITS, number & _PLACE
+            if home != queue:
+                raw = _receipt(queue, number, delivery) + home.to_bytes(4)
+                return _text(raw + self._receipt_mac(raw, 13))
+        raw = _receipt(queue, number, delivery)
+        return _text(raw + self._receipt_mac(raw, 11))
 
     def parse_receipt(self, text: str | bytes) -> tuple[int, int, int] | None:
         """(queue, number, delivery) of a receipt, or None where it was never issued."""
-        raw = _raw(text, RECEIPT_LENGTH)
+        letter = self._spread and len(text) == LETTER_RECEIPT_LENGTH
+        raw = _raw(text, LETTER_RECEIPT_LENGTH if letter else RECEIPT_LENGTH)
         if raw is None or raw[0] != _RECEIPT:
             return None
-        mac = blake2b(raw[:16], key=self._receipt_key, digest_size=11).digest()
-        if not compare_digest(raw[16:], mac):
+        signed, mac = (raw[:20], raw[20:]) if letter else (raw[:16], raw[16:])
+        if not compare_digest(mac, self._receipt_mac(signed, len(mac))):
             return None
         head, low = _ID.unpack_from(raw)
-        return head >> 24 & _LOW, (head & 0xFFFFFF) << 32 | low, int.from_bytes(raw[12:16])
+        queue, number = head >> 24 & _LOW, (head & 0xFFFFFF) << 32 | low
+        home = int.from_bytes(raw[16:20]) if letter else queue
+        return queue, self._number(home, number), int.from_bytes(raw[12:16])
+
+    def _receipt_mac(self, raw: bytes, size: int) -> bytes:
+        return blake2b(raw, key=self._receipt_key, digest_size=size).digest()
+
+    def _number(self, queue: int, number: int) -> int:
+        return queue << PLACE_BITS | number if self._spread else number
 
     def sign(self, text: str) -> str:
         """A MAC of a text that this installation gives out, as 32 hexadecimal digits."""
         return blake2b(text.encode(), key=self._numbered_key, digest_size=16).hexdigest()
 
     def numbered(self, kind: str, number: int) -> str:
-        """The id of thing `number` of a kind (two letters, SUBMISSION for one): 27 ASCII characters."""
-        raw = number.to_bytes(7)
-        text = binascii.b2a_base64(raw + self._numbered_mac(kind, raw), newline=False).translate(_URLSAFE)
-        return f"{kind}_{text.decode('ascii')}"
+        """The id of thing `number` of a kind (two letters, SUBMISSION for one): 27 characters, or 31."""
+        raw = number.to_bytes(7 if number < 1 << 56 else 10)
+        return f"{kind}_{_text(raw + self._numbered_mac(kind, raw)).decode('ascii')}"
 
     def parse_numbered(self, kind: str, text: str) -> int | None:
         """The number in an id of this kind, or None where it was never issued."""
         if not text.startswith(f"{kind}_"):
             return None
-        raw = _raw(text[len(kind) + 1 :], 24)
-        if raw is None or not compare_digest(raw[7:], self._numbered_mac(kind, raw[:7])):
+        width = 7 if len(text) == len(kind) + 25 else 10
+        raw = _raw(text[len(kind) + 1 :], (width + 11) * 4 // 3)
+        if raw is None or not compare_digest(raw[width:], self._numbered_mac(kind, raw[:width])):
             return None
-        return int.from_bytes(raw[:7])
+        return int.from_bytes(raw[:width])
 
     def _numbered_mac(self, kind: str, number: bytes) -> bytes:
         return blake2b(kind.encode() + number, key=self._numbered_key, digest_size=11).digest()
@@ -135,6 +165,21 @@ def _format(text: str) -> struct.Struct:
 def _split(data: bytes, size: int, skip: int, count: int) -> tuple[bytes, ...]:
     """`count` pieces of `size` bytes, after leaving out `skip` pieces."""
     return _format(f"{size}s" * count).unpack_from(data, size * skip)
+
+
+def _receipt(queue: int, number: int, delivery: int) -> bytes:
+    return _ID.pack(_RECEIPT << 56 | queue << 24 | number >> 32, number & _LOW) + delivery.to_bytes(4)
+
+
+def _text(raw: bytes) -> bytes:
+    return binascii.b2a_base64(raw, newline=False).translate(_URLSAFE)
+
+
+def _places(numbers: Sequence[int]) -> Sequence[int]:
+    """Numbers of one queue without that."""
+    if isinstance(numbers, range):
+        return range(numbers[0] & _PLACE, (numbers[-1] & _PLACE) + 1)
+    return [number & _PLACE for number in numbers]
 
 
 def _raw(text: str | bytes, length: int) -> bytes | None:

@@ -30,6 +30,17 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address to listen on. Another than loopback needs API keys.")
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 takes a free one.")
     data_dir: Path = Field(Path("data"), description="The one directory that holds everything.")
+    store: str | None = Field(
+        None,
+        description="URL of the Redis or Valkey that holds the queues. Unset: SQLite, in the data directory.",
+    )
+    durability: Literal["fsync", "everysec", "memory", "replicated"] = Field(
+        "fsync",
+        description="What an answer of the store on Redis promises; a Redis that gives less is refused.",
+    )
+    replicas: int = Field(
+        1, ge=1, le=100, description="With `replicated`: replicas that have a message before the answer."
+    )
     log_format: Literal["console", "json"] = Field("console", description="How log lines look.")
     insecure: bool = Field(False, description="Listen on any address without API keys.")
     synchronous: Literal["full", "off"] = Field(
@@ -48,6 +59,20 @@ class Settings(BaseSettings):
     runner_jobs: int = Field(8, ge=1, le=10_000, description="Jobs that a runner may hold at once.")
     failed_jobs_kept: float = Field(
         2_592_000, gt=0, description="Seconds that a job which has failed is kept, with what it was."
+    )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that serve the one address. More than one need a store on Redis, PostgreSQL"
+        " and `redis`.",
+    )
+    drain_delay: float | None = Field(
+        None,
+        ge=0,
+        le=3600,
+        description="Seconds that a server told to stop goes on serving while its /health answers 503, so"
+        " that a balancer in front sends it no more. Unset: 3 with a store on Redis, else 0.",
     )
     drain_timeout: float = Field(10, ge=0, description="Seconds that a stop waits for requests under way.")
     database: str | None = Field(
@@ -102,6 +127,13 @@ class Settings(BaseSettings):
         8_388_608, ge=0, description="Memory for absent ids that the filter let pass."
     )
     negative_cache_seconds: float = Field(60, gt=0, le=86_400, description="Seconds that those are kept.")
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long the first step of a stop lasts."""
+        if self.drain_delay is not None:
+            return self.drain_delay
+        return 0 if self.store is None else 3  # alone, nobody takes over
 
     @property
     def bloom_state_key(self) -> str:

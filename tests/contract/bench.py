@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from windlass.clock import ManualClock
 from windlass.errors import ReceiptGone, ReceiptStale
@@ -26,8 +25,18 @@ from windlass.store import Caller, Changes, Key, Store
 
 R = TypeVar("R")
 
-Opener = Callable[[Path, ManualClock], Store]
-"""Opens a backend's store in a directory."""
+
+class Ground(Protocol):
+    """Where a backend's store lies."""
+
+    @property
+    def directory(self) -> Path: ...
+
+    def open(self, clock: ManualClock) -> Store: ...
+
+    def crash(self, store: Store) -> None:
+        """End `store` as a kill at this moment would."""
+        ...
 
 
 class Gone:
@@ -37,20 +46,21 @@ class Gone:
 
 
 class Bench:
-    """A store, its clock and its directory. `reopen` closes and opens; `crash` opens a copy of the files."""
+    """A store and its clock. `reopen` closes and opens; `crash` goes on with what a kill would leave."""
 
-    def __init__(self, opener: Opener, home: Path) -> None:
-        self.opener = opener
+    def __init__(self, ground: Ground) -> None:
+        self.ground = ground
         self.clock = ManualClock()
         self.loop = asyncio.new_event_loop()
-        self.home = home
-        self.lives = 0
         self.changes: list[Changes] = []
-        self.store = self._open(home / "0")
+        self.store = self._open()
 
-    def _open(self, directory: Path) -> Store:
-        self.directory = directory
-        store = self.opener(directory, self.clock)
+    @property
+    def directory(self) -> Path:
+        return self.ground.directory
+
+    def _open(self) -> Store:
+        store = self.ground.open(self.clock)
         store.listen(self.changes.append)
         return store
 
@@ -60,16 +70,12 @@ class Bench:
 
     def reopen(self) -> None:
         self.store.close()
-        self.store = self._open(self.directory)
+        self.store = self._open()
 
     def crash(self) -> None:
-        """Go on with what a kill at this moment would leave on the disk."""
-        self.lives += 1
-        copy = self.home / str(self.lives)
-        shutil.copytree(self.directory, copy)
-        self.store.close()
-        shutil.rmtree(self.directory)
-        self.store = self._open(copy)
+        """Go on with what a kill at this moment would leave."""
+        self.ground.crash(self.store)
+        self.store = self._open()
 
     def run(self, call: Callable[[Store], Awaitable[R]]) -> R:
         async def run() -> R:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import atexit
+import functools
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +13,75 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from tests.contract.bench import Bench, Opener
+from tests.contract.bench import Bench, Ground
 from tests.contract.keeping import House
-from tests.redis_server import RedisServer
+from tests.contract.servers import OneSQLite, Several
+from tests.redis_cluster import RedisCluster
+from tests.redis_server import RedisServer, shared_redis
 from windlass.catalogue.service import DATABASE
 from windlass.clock import ManualClock
 from windlass.database import sqlite_url
 from windlass.store import Store, open_store
+from windlass.store.redis.address import parse
+from windlass.store.redis.call import REGISTRY
+from windlass.store.redis.store import RedisStore
 
 
-def open_sqlite(directory: Path, clock: ManualClock) -> Store:
-    # What a power cut leaves is another test's business; this one has thousands of commits.
-    return open_store(directory, clock=clock, synchronous="off")
+class OnSQLite:
+    """A store in a directory. What a power cut leaves is another test's business."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._lives = 0
+
+    @property
+    def directory(self) -> Path:
+        return self._home / str(self._lives)
+
+    def open(self, clock: ManualClock) -> Store:
+        return open_store(self.directory, clock=clock, synchronous="off")
+
+    def crash(self, store: Store) -> None:
+        """Keep what a kill at this moment would leave on the disk."""
+        former = self.directory
+        self._lives += 1
+        shutil.copytree(former, self.directory)
+        store.close()
+        shutil.rmtree(former)
 
 
-BACKENDS: dict[str, Opener] = {"sqlite": open_sqlite}
+class OnRedis:
+    """A store on a Redis, or on a Cluster, that is emptied for it."""
+
+    def __init__(self, server: RedisServer | RedisCluster) -> None:
+        server.empty()
+        self.directory = (server.nodes[0] if isinstance(server, RedisCluster) else server).folder
+        self._url = server.url
+
+    def open(self, clock: ManualClock) -> Store:
+        return open_store(self.directory, self._url, clock=clock)
+
+    def crash(self, store: Store) -> None:
+        """Redis lives on; what this server had in memory is gone."""
+        store.close()
+
+
+BACKENDS = ("sqlite", "redis", pytest.param("cluster", marks=pytest.mark.storm))
+
+
+@functools.cache
+def shared_cluster() -> RedisCluster:
+    """Three masters for all tests of this process."""
+    cluster = RedisCluster()
+    atexit.register(cluster.close)
+    return cluster
+
+
+def ground(backend: str, home: Path) -> Ground:
+    """Where a backend's store lies."""
+    if backend == "sqlite":
+        return OnSQLite(home)
+    return OnRedis(shared_cluster() if backend == "cluster" else shared_redis())
 
 
 @pytest.fixture(scope="session")
@@ -34,9 +91,9 @@ def redis_server() -> Iterator[RedisServer]:
     server.close()
 
 
-@pytest.fixture(params=sorted(BACKENDS))
+@pytest.fixture(params=BACKENDS)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(BACKENDS[request.param], tmp_path)
+    made = Bench(ground(request.param, tmp_path))
     yield made
     made.close()
 
@@ -58,5 +115,35 @@ def statements() -> Iterator[list[str]]:
 def on_disk(tmp_path: Path) -> Iterator[House]:
     """A catalogue in SQLite, its filter in a file beside it."""
     made = House(sqlite_url(tmp_path / DATABASE), tmp_path, None)
+    yield made
+    made.close()
+
+
+class OneRedis(Several):
+    """One Redis, emptied for it."""
+
+    def __init__(self, home: Path, clock: ManualClock) -> None:
+        super().__init__(home, clock)
+        shared_redis().empty()
+        self._stores: list[RedisStore] = []
+
+    def open(self) -> Store:
+        for store in self._stores[:1]:  # it is there, though in a time that stands still nothing shows it
+            store._administration._now("beat", REGISTRY)
+        self._stores.append(RedisStore(parse(shared_redis().url), clock=self.clock))
+        return self._stores[-1]
+
+    def close(self) -> None:
+        for store in self._stores:
+            store.close()
+
+
+SHARED: dict[str, Callable[[Path, ManualClock], Several]] = {"one-sqlite": OneSQLite, "one-redis": OneRedis}
+"""Stores that several servers have open at once."""
+
+
+@pytest.fixture(params=sorted(SHARED))
+def several(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Several]:
+    made = SHARED[request.param](tmp_path / "shared", ManualClock())
     yield made
     made.close()

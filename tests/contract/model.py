@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from windlass.ids import PLACE_BITS
 from windlass.message import Options, QueueSettings, State
+
+EPOCH = 1_600_000_000_000
+"""Where the places of a store that is spread begin, ms since 1970."""
 
 
 @dataclass
@@ -28,21 +32,20 @@ class Item:
     lapsed: bool = False
     home: str = ""
 
-    @property
-    def order(self) -> tuple[int, int]:
-        return -self.options.priority, self.seq
-
 
 @dataclass
 class Model:
     settings: dict[str, QueueSettings]
     now: int
+    numbers: dict[str, int] | None = None
+    """Numbers of the queues, where each counts places of its own; None: there is one count for all."""
     items: list[Item] = field(default_factory=list)
     paused: set[str] = field(default_factory=set)
     dedup: dict[tuple[str, str], tuple[int, int]] = field(default_factory=dict)
     ended: dict[int, tuple[str, int, int]] = field(default_factory=dict)
     """number -> how, delivery, until when it is remembered"""
     seq: int = 0
+    last: dict[str, int] = field(default_factory=dict)
 
     # --- looking ------------------------------------------------------------------------------------
 
@@ -63,13 +66,27 @@ class Model:
         group = item.options.group
         if item.state is State.READY and group is not None:
             for other in self.living(item.queue):
-                if other.options.group == group and other.seq < item.seq and other.state is not State.DEAD:
+                same = other.options.group == group and other.state is not State.DEAD
+                if same and self.place_in(other) < self.place_in(item):
                     return State.BLOCKED
         return item.state
 
+    def member(self, item: Item) -> str:
+        """What a store that is spread calls a message in the queue in which it is; it sorts by that."""
+        if self.numbers is None:
+            return ""
+        home, place = divmod(item.number, 1 << PLACE_BITS)
+        return str(place) if home == self.numbers[item.queue] else f"{home}:{place}"
+
+    def place_in(self, item: Item) -> tuple[int, str]:
+        return item.seq, self.member(item)
+
+    def order(self, item: Item) -> tuple[int, int, str]:
+        return -item.options.priority, *self.place_in(item)
+
     def at_place(self, queue: str, state: State) -> list[Item]:
         found = [item for item in self.living(queue) if self.place(item) is state]
-        return sorted(found, key=lambda item: item.order)
+        return sorted(found, key=self.order)
 
     def counts(self, queue: str) -> dict[str, int]:
         counts: dict[str, int] = {}
@@ -80,9 +97,13 @@ class Model:
 
     # --- what happens -------------------------------------------------------------------------------
 
-    def next_seq(self) -> int:
-        self.seq += 1
-        return self.seq
+    def next_seq(self, queue: str) -> int:
+        """The next place: of all, or of this queue, where places rise with time."""
+        if self.numbers is None:
+            self.seq += 1
+            return self.seq
+        self.last[queue] = max(self.last.get(queue, 0) + 1, (self.now - EPOCH) * 128)
+        return self.last[queue]
 
     def end(self, item: Item, how: str, *, outcome: bool = False) -> None:
         self.items.remove(item)
@@ -107,7 +128,7 @@ class Model:
 
     def put(self, queue: str, number: int, content: bytes, options: Options) -> None:
         expires = self.now + options.ttl if options.ttl is not None else None
-        item = Item(number, self.next_seq(), queue, content, self.now, options, expires, home=queue)
+        item = Item(number, self.next_seq(queue), queue, content, self.now, options, expires, home=queue)
         if options.delay:
             item.state, item.due = State.DELAYED, self.now + options.delay
         if options.dedup_id is not None:
@@ -186,14 +207,14 @@ class Model:
                 break
             for item in bite[: limit - moved]:
                 item.queue, item.origin = item.origin or item.queue, None
-                item.seq, item.at, item.state = self.next_seq(), self.now, State.READY
+                item.seq, item.at, item.state = self.next_seq(item.queue), self.now, State.READY
                 item.count = item.base = 0
                 moved += 1
         return moved
 
     def _dead(self, queue: str) -> list[Item]:
         dead = [item for item in self.living(queue) if item.state is State.DEAD]
-        return sorted(dead, key=lambda item: (item.at, item.number))
+        return sorted(dead, key=lambda item: (item.at, self.member(item), item.number))
 
     def _letters(self, queue: str, origin: str | None) -> list[Item]:
         names = list(self.settings)
@@ -202,4 +223,4 @@ class Model:
             for item in self.at_place(queue, State.READY)
             if item.origin is not None and origin in (None, item.origin)
         ]
-        return sorted(letters, key=lambda item: (names.index(item.origin or ""), item.seq))
+        return sorted(letters, key=lambda item: (names.index(item.origin or ""), self.place_in(item)))

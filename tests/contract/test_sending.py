@@ -7,7 +7,14 @@ from typing import cast
 import pytest
 
 from tests.contract.bench import Bench
-from windlass.errors import IdempotencyKeyReused, QueueFull, QueueNotFound, StoreUnavailable, TooLarge
+from windlass.errors import (
+    IdempotencyKeyReused,
+    MessageGone,
+    QueueFull,
+    QueueNotFound,
+    StoreUnavailable,
+    TooLarge,
+)
 from windlass.message import Once, Options
 
 DAY = 24 * 3600
@@ -70,13 +77,8 @@ def test_a_fault_of_one_request_stays_with_it(bench: Bench) -> None:
         lambda s: s.receive("q", 1, 5_000),
     )
     kinds = [type(result) for result in results]
-    assert kinds[1:6] == [
-        StoreUnavailable,
-        StoreUnavailable,
-        QueueNotFound,
-        QueueNotFound,
-        StoreUnavailable,
-    ]
+    assert kinds[1:5] == [StoreUnavailable, StoreUnavailable, QueueNotFound, QueueNotFound]
+    assert kinds[5] in (StoreUnavailable, MessageGone)
     assert [m.content for m in results[7]] == [b"1"]
     assert bench.counts("q") == {"ready": 1, "leased": 1}
     bench.crash()

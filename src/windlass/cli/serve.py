@@ -21,6 +21,36 @@ def serve(
     data_dir: Annotated[
         Path | None, typer.Option(help="The one directory that holds everything [default: data].")
     ] = None,
+    store: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            help="The Redis or Valkey that holds the queues: redis://, rediss://, unix://, redis+cluster://,"
+            " redis+sentinel:// [default: SQLite in the data directory]. Others on this machine can see"
+            " options: with a password in it, rather set WINDLASS_STORE.",
+        ),
+    ] = None,
+    durability: Annotated[
+        str | None,
+        typer.Option(
+            help="What an answer of the store on Redis promises: fsync, everysec, memory or replicated"
+            " [default: fsync]. A Redis that gives less is refused."
+        ),
+    ] = None,
+    replicas: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="With replicated: replicas that have a message before the answer [default: 1]."
+        ),
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Processes that serve the one address, for more than one core [default: 1]. More than one"
+            " need --store, --redis and a --database of PostgreSQL.",
+        ),
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="console or json [default: console].")] = None,
     insecure: Annotated[
         bool | None, typer.Option("--insecure", help="Listen on any address without API keys.")
@@ -89,6 +119,7 @@ def serve(
     Examples:
       windlass serve --data-dir /var/lib/windlass --port 8000
       WINDLASS_REGISTRATION_TOKEN=$(cat token) windlass serve --host 10.0.0.5
+      windlass serve --store redis://10.0.0.7/0?prefix=shop
       windlass serve --database postgresql://shop@db.example/shop --products-file ids.txt
     """
     import gc
@@ -106,6 +137,10 @@ def serve(
             host=host,
             port=port,
             data_dir=data_dir,
+            store=store,
+            durability=durability,
+            replicas=replicas,
+            workers=workers,
             log_format=log_format,
             insecure=insecure,
             registration_token=registration_token,

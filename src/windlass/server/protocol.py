@@ -217,6 +217,8 @@ class Protocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expect
         self.headers.extend(headers)
         super().on_headers_complete()
+        if self._app.draining:
+            self.cycle.keep_alive = False
 
     def _take_the_long_road(self) -> None:
         """The body is large, or not all there yet."""
@@ -245,13 +247,13 @@ class Protocol(HttpToolsProtocol):
         self._body.clear()
         cycle = self._running = cast("Cycle", request.client)
         self.cycle = cast("RequestResponseCycle", cycle)
-        cycle.keep_alive = self.parser.should_keep_alive()
+        cycle.keep_alive = self.parser.should_keep_alive() and not self._app.draining
         try:
             self._app.lane.enter(request)
             awaited, answer_of = request.begin()
             answer = answer_of(None) if awaited is None else None
         except Exception as error:  # noqa: BLE001 - what fails here is answered, never the parser's affair
-            self._answer_problem(cycle, error)
+            self._failed(cycle, request, error)
             return
         if awaited is None:
             assert answer is not None
@@ -259,14 +261,14 @@ class Protocol(HttpToolsProtocol):
             return
 
         def settled(future: asyncio.Future[Any]) -> None:
-            self._settle(cycle, request.method, answer_of, future)
+            self._settle(cycle, request, answer_of, future)
 
         awaited.add_done_callback(settled)
 
     def _settle(
         self,
         cycle: Cycle,
-        method: str,
+        request: Request,
         answer_of: Callable[[Any], Answer],
         future: asyncio.Future[Any],
     ) -> None:
@@ -276,9 +278,16 @@ class Protocol(HttpToolsProtocol):
         try:
             answer = answer_of(future.result())
         except Exception as error:  # noqa: BLE001 - as above
-            self._answer_problem(cycle, error)
+            self._failed(cycle, request, error)
             return
-        self._answer(cycle, answer[0], head_of(method, answer), answer[1])
+        self._answer(cycle, answer[0], head_of(request.method, answer), answer[1])
+
+    def _failed(self, cycle: Cycle, request: Request, error: Exception) -> None:
+        again = self._app.lane.again(request, error)
+        if again is None:
+            self._answer_problem(cycle, error)
+        else:
+            again.add_done_callback(lambda future: self._settle(cycle, request, _as_it_is, future))
 
     def _answer_problem(self, cycle: Cycle, error: Exception) -> None:
         known = error if isinstance(error, WindlassError) else fault(error)
@@ -372,6 +381,10 @@ class Protocol(HttpToolsProtocol):
         """True while the one request under way is not all there."""
         cycle = self.cycle
         return cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline
+
+
+def _as_it_is(answer: Answer) -> Answer:
+    return answer
 
 
 _usual_headers: tuple[object, bytes] = (None, b"")

@@ -8,9 +8,9 @@ import pytest
 from tests.contract.http.served import Served
 
 
-@pytest.fixture(params=["asgi", "protocol"], scope="module")
+@pytest.fixture(params=["asgi", "protocol", "redis"], scope="module")
 def road(request: pytest.FixtureRequest) -> str:
-    """How requests reach the server: both roads keep the same promises."""
+    """How requests reach the server, and where its store is: all roads keep the same promises."""
     return str(request.param)
 
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from windlass.errors import WindlassError
 from windlass.message import MAX_BATCH_BYTES, State
+from windlass.store.operation import Receive
 from windlass.store.sqlite import ready
 from windlass.store.sqlite.changes import FEW, Change
 from windlass.store.sqlite.memory import EXPIRING, GROUPED, QueueState
-from windlass.store.sqlite.operation import Receive
 from windlass.store.sqlite.rows import Row, numbers
 from windlass.store.sqlite.transaction import Transaction
 

@@ -9,10 +9,10 @@ import msgspec
 
 from windlass.errors import IdempotencyFull, IdempotencyKeyReused, QueueFull, TooLarge, WindlassError
 from windlass.message import Options, Sent, State
+from windlass.store.operation import Send
 from windlass.store.sqlite import ready
 from windlass.store.sqlite.changes import FEW, Change
 from windlass.store.sqlite.memory import EXPIRING, QueueState
-from windlass.store.sqlite.operation import Send
 from windlass.store.sqlite.ready import PLAIN_RANK
 from windlass.store.sqlite.transaction import Transaction
 

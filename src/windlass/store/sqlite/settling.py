@@ -9,10 +9,10 @@ import msgspec
 
 from windlass.errors import ReceiptGone, ReceiptStale, WindlassError
 from windlass.message import Acknowledgement, Extension, Settled, State
+from windlass.store.operation import Acknowledge, Extend
 from windlass.store.sqlite import ready
 from windlass.store.sqlite.changes import Change
 from windlass.store.sqlite.memory import EXPIRING, Memory, QueueState
-from windlass.store.sqlite.operation import Acknowledge, Extend
 from windlass.store.sqlite.past import longer
 from windlass.store.sqlite.rows import BY_ID, SETTLING_BY_ID, Row, fetch, numbers
 from windlass.store.sqlite.transaction import Transaction

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from windlass.clock import Clock
+from windlass.directory import DirectoryLock
 from windlass.errors import QueueNotFound
 from windlass.message import (
     Acknowledgement,
@@ -31,10 +32,10 @@ from windlass.message import (
     State,
 )
 from windlass.store.base import Caller, Changes, Key, Runner, Store
+from windlass.store.operation import Acknowledge, Extend, Operation, Receive, Send
 from windlass.store.sqlite import administration, counts, files, settling
-from windlass.store.sqlite.lock import DirectoryLock
 from windlass.store.sqlite.memory import Memory, QueueState, decode_settings
-from windlass.store.sqlite.operation import Acknowledge, Extend, Operation, Receive, Send, Step
+from windlass.store.sqlite.operation import Step
 from windlass.store.sqlite.reading import Readers
 from windlass.store.sqlite.transaction import Transaction
 from windlass.store.sqlite.writer import Writer
@@ -47,11 +48,14 @@ R = TypeVar("R")
 class SQLiteStore(Store):
     """Opens the database of a data directory and takes the directory for itself."""
 
+    kind = "SQLite"
+
     def __init__(self, data_dir: Path, *, clock: Clock, synchronous: str = "full") -> None:
         self.calls: Counter[str] = Counter()
         self._coming: Counter[str] = Counter()
         """Names of queues whose creation is under way: what is asked behind it finds them."""
-        self._clock = clock
+        self.clock = clock
+        self._synchronous = synchronous
         self._lock = DirectoryLock(data_dir)
         try:
             self._db = files.open_database(data_dir, synchronous, killed=self._lock.killed)
@@ -82,7 +86,7 @@ class SQLiteStore(Store):
         self.secret = meta["secret"]
         memory.next_number = memory.reserved = meta.get("next_number", 1)
         newest = db.execute("SELECT at FROM messages ORDER BY id DESC LIMIT 1").fetchone()
-        self._clock.not_before(max(meta.get("last_time", 0), newest[0] if newest else 0))
+        self.clock.not_before(max(meta.get("last_time", 0), newest[0] if newest else 0))
         for number, name, generation, settings, paused, created_at in db.execute(
             "SELECT id, name, generation, settings, paused, created_at FROM queues"
         ):
@@ -90,7 +94,7 @@ class SQLiteStore(Store):
                 QueueState(number, name, generation, decode_settings(settings), bool(paused), created_at)
             )
         logged = counts.load(db, memory)
-        settling.resume(db, memory, self._clock.now())
+        settling.resume(db, memory, self.clock.now())
         memory.answers = next(db.execute("SELECT count(*) FROM answers"))[0]
         self._keys = {
             key_id: Key(key_id, name, digest, _names(scopes), created_at)
@@ -134,7 +138,7 @@ class SQLiteStore(Store):
 
     async def queues(self, prefix: str = "", after: str = "", limit: int = 100) -> list[QueueInfo]:
         names = self._memory.names()
-        second = self._clock.now() // 1000
+        second = self.clock.now() // 1000
         found: list[QueueInfo] = []
         for name in islice(names, max(bisect_right(names, after), bisect_left(names, prefix)), None):
             if len(found) >= limit or not name.startswith(prefix):
@@ -145,7 +149,7 @@ class SQLiteStore(Store):
         return found
 
     async def queue(self, name: str) -> QueueInfo:
-        return self._memory.queue(name).info(self._clock.now() // 1000)
+        return self._memory.queue(name).info(self.clock.now() // 1000)
 
     def queue_number(self, name: str) -> int:
         return self._memory.queue(name).number
@@ -296,12 +300,20 @@ class SQLiteStore(Store):
         def nothing(tx: Transaction) -> None:
             """Every commit does a step of upkeep when it is due."""
 
-        if self._writer.upkeep.next <= self._clock.now():
+        if self._writer.upkeep.next <= self.clock.now():
             await self._step("expire", nothing, tick=True)
         return self._writer.upkeep.due
 
     def listen(self, listener: Callable[[Changes], None]) -> None:
         self._writer.listen(listener)
+
+    def durability(self) -> dict[str, Any]:
+        survives = (
+            "nothing is lost: it is on disk before the answer"
+            if self._synchronous == "full"
+            else "what was answered last may be lost: the disk is not waited for"
+        )
+        return {"survives": {"power_cut": survives}}
 
     def close(self) -> None:
         self._writer.close()
@@ -342,6 +354,9 @@ class SQLiteStore(Store):
 
     def runners(self) -> list[Runner]:
         return list(self._runners.values())
+
+    async def runner(self, number: int) -> Runner | None:
+        return self._runners.get(number)
 
     def _step(
         self,

@@ -23,11 +23,13 @@ import structlog
 
 from windlass.clock import Clock
 from windlass.errors import StoreClosed, StoreFull, StoreUnavailable, WindlassError
+from windlass.store.answers import Answers
 from windlass.store.base import Changes
+from windlass.store.operation import Acknowledge, Extend, Operation, Receive, Send
 from windlass.store.sqlite import changes, counts
 from windlass.store.sqlite.checkpoint import Checkpointer
 from windlass.store.sqlite.memory import Memory
-from windlass.store.sqlite.operation import Acknowledge, Extend, Operation, Receive, Send, Step
+from windlass.store.sqlite.operation import Step
 from windlass.store.sqlite.receiving import receive
 from windlass.store.sqlite.sending import send
 from windlass.store.sqlite.settling import acknowledge, extend
@@ -63,7 +65,7 @@ class Writer:
         self._flushing: AbstractEventLoop | None = None
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._closing = False
-        self._listeners: list[Callable[[Changes], None]] = []
+        self._answers = Answers()
         self._fold = counts.Fold()
         self._fold.touched(logged)
         self._noted = 0
@@ -88,7 +90,7 @@ class Writer:
         self._wake.put(None)
 
     def listen(self, listener: Callable[[Changes], None]) -> None:
-        self._listeners.append(listener)
+        self._answers.listen(listener)
 
     def close(self) -> None:
         """Commit what is queued, then stop. Blocks."""
@@ -211,33 +213,7 @@ class Writer:
         changes = None
         if tx is not None and (tx.ready or tx.ended or tx.died or tx.due is not None):
             changes = Changes(tx.ready, tx.ended, tx.died, self.upkeep.due)
-        loop = operations[0].future.get_loop()
-        if all(operation.future.get_loop() is loop for operation in operations):
-            self._deliver_on(loop, operations, changes)
-        else:  # without a lifespan a test client brings a loop for each request
-            for operation in operations:
-                self._deliver_on(operation.future.get_loop(), [operation], changes)
-                changes = None
-
-    def _deliver_on(
-        self, loop: AbstractEventLoop, operations: Sequence[Operation[Any]], changes: Changes | None
-    ) -> None:
-        try:
-            loop.call_soon_threadsafe(self._deliver, operations, changes)
-        except RuntimeError:  # that loop is closed: nobody waits there any more
-            log.debug("loop_closed", operations=len(operations))
-
-    def _deliver(self, operations: Sequence[Operation[Any]], changes: Changes | None) -> None:
-        for operation in operations:
-            future = operation.future
-            if not future.done():
-                if operation.error is not None:
-                    future.set_exception(operation.error)
-                else:
-                    future.set_result(operation.result)
-        if changes is not None:
-            for listener in self._listeners:
-                listener(changes)
+        self._answers.give(operations, changes)
 
 
 def _runs(operations: Sequence[Operation[Any]]) -> Iterator[Sequence[Operation[Any]]]:

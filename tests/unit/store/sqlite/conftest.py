@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from tests.contract.bench import Bench
-from tests.unit.store.sqlite.steps import opened
+from tests.contract.conftest import OnSQLite
 
 
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Bench]:
-    made = Bench(opened, tmp_path)
+    made = Bench(OnSQLite(tmp_path))
     yield made
     made.close()

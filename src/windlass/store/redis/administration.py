@@ -1,0 +1,302 @@
+"""Queues come, change and go; keys and runners are kept: in the registry, which all servers share."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+import redis
+
+from windlass.errors import (
+    Invalid,
+    QueueExists,
+    QueueInUse,
+    QueueNotFound,
+    StartError,
+    StoreUnavailable,
+)
+from windlass.message import QueueInfo, QueueSettings
+from windlass.store.redis import library
+from windlass.store.redis.address import Address
+from windlass.store.redis.call import REGISTRY, Argument
+from windlass.store.redis.faults import unavailable
+from windlass.store.redis.link import Link
+from windlass.store.redis.memory import not_found
+from windlass.store.redis.records import decode_settings, fields_of, info_of
+
+Ask = Callable[[str, int, Sequence[Argument]], Awaitable[Any]]
+"""(verb, number of a queue, arguments): what its function answers."""
+
+COPYING = "copying"
+"""Field of the registry while what is there is the beginning of a copy."""
+AWAY = 5_000
+"""How long no server may be there, ms, before that is why nobody extended a lease."""
+_TRIES = 20
+"""How often a change is begun anew because somebody else changed the same queue."""
+
+
+class _Turns:
+    """Those who change one queue, one after the other."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.wanted = 0
+
+
+class Administration:
+    """What is not about messages."""
+
+    def __init__(self, link: Link, ask: Ask) -> None:
+        self._link = link
+        self._memory = link.memory
+        self._ask = ask
+        self._turns: dict[tuple[asyncio.AbstractEventLoop, str], _Turns] = {}
+
+    def open(self) -> bytes:
+        """Read the registry; the installation's secret, made where there is none. Blocks."""
+        self._refuse_unfinished()
+        secret: bytes = self._now("found", REGISTRY, secrets.token_bytes(32))
+        self._read(self._now("all", REGISTRY))
+        if self._now("beat", REGISTRY) > AWAY:
+            for number in self._memory.claimed:
+                with contextlib.suppress(QueueNotFound):
+                    self._now("resume", number)
+        return secret
+
+    def _refuse_unfinished(self) -> None:
+        (key, *_) = self._link.key_of(REGISTRY)
+        try:
+            copying = self._link.topology.node(key.encode()).client.hexists(key, COPYING)
+        except redis.RedisError as error:
+            raise unavailable(error) from error
+        if copying:
+            raise unfinished(self._link.topology.address)
+
+    def _now(self, verb: str, number: int, *args: Argument) -> Any:
+        """Ask, and wait for the answer: before there is an event loop."""
+        keys = self._link.key_of(number)
+        client = self._link.topology.node(keys[0].encode()).client
+        try:
+            return client.execute_command(  # type: ignore[no-untyped-call]
+                "FCALL", library.prefix() + verb, len(keys), *keys, *self._link.stamp(), *args
+            )
+        except redis.ResponseError as error:
+            if str(error).startswith("NOQUEUE"):
+                raise not_found(str(number)) from error
+            raise unavailable(error) from error
+        except redis.RedisError as error:
+            raise unavailable(error) from error
+
+    def _read(self, reply: Sequence[Any]) -> None:
+        version, names, keys, runners, claimed, _ = reply
+        self._memory.read(int(version), _pairs(names), _pairs(keys), _pairs(runners))
+        self._memory.claimed |= {int(number) for number in claimed}
+
+    async def refresh(self) -> bool:
+        """Read what others have changed since the last time; True where there was something."""
+        if int(await self._ask("version", REGISTRY, [])) == self._memory.version:
+            return False
+        self._read(await self._ask("all", REGISTRY, []))
+        return True
+
+    def refresh_now(self) -> bool:
+        """The same, without an event loop; True where there was something. Blocks."""
+        if int(self._now("version", REGISTRY)) == self._memory.version:
+            return False
+        self._read(self._now("all", REGISTRY))
+        return True
+
+    # --- queues -----------------------------------------------------------------------------------
+
+    async def info(self, name: str) -> QueueInfo:
+        """Raises QueueNotFound."""
+        for _ in range(2):
+            number = await self._number(name)
+            if number is None:
+                break
+            try:
+                return info_of(name, await self._ask("stats", number, []))
+            except QueueNotFound:  # deleted since, by somebody else, and made anew perhaps
+                self._memory.remove(name)
+        raise not_found(name)
+
+    async def _number(self, name: str) -> int | None:
+        number = self._memory.numbers.get(name)
+        if number is None:
+            found = await self._ask("lookup", REGISTRY, [name])
+            if not found:
+                return None
+            number = int(found)
+            self._memory.put(name, number)
+        return number
+
+    @contextlib.asynccontextmanager
+    async def _in_turn(self, *names: str | None) -> AsyncIterator[None]:
+        """One change of these queues after the other, in the order in which they were asked for here."""
+        loop = asyncio.get_running_loop()
+        async with contextlib.AsyncExitStack() as stack:
+            for name in sorted({name for name in names if name is not None}):
+                turns = self._turns.setdefault((loop, name), _Turns())
+                turns.wanted += 1
+                stack.callback(self._leave, (loop, name), turns)
+                await stack.enter_async_context(turns.lock)
+            yield
+
+    def _leave(self, key: tuple[asyncio.AbstractEventLoop, str], turns: _Turns) -> None:
+        turns.wanted -= 1
+        if not turns.wanted:
+            del self._turns[key]
+
+    async def create(self, name: str, named: Mapping[str, Any]) -> tuple[QueueInfo, bool]:
+        async with self._in_turn(name, named.get("dead_letter")):
+            return await self._create(name, named)
+
+    async def _create(self, name: str, named: Mapping[str, Any]) -> tuple[QueueInfo, bool]:
+        for _ in range(_TRIES):
+            try:
+                known = await self.info(name)
+            except QueueNotFound:
+                known = None
+            if known is not None:
+                _compare(known, named)
+                return known, False
+            letters = named.get("dead_letter")
+            target = await self._dead_letter(name, letters)
+            settings = msgspec.structs.replace(QueueSettings(), **named)
+            number = await self._ask("number", REGISTRY, ["next_queue"])
+            fields: dict[str, Any] = {"number": number, "name": name, "paused": "0", **fields_of(settings)}
+            fields["dl"] = target
+            await self._ask("configure", number, ["", *_flat(fields)])
+            registered = await self._ask("register", REGISTRY, [name, number, letters or ""])
+            if registered == b"noletter":
+                await self._ask("destroy", number, [])
+                raise _no_letter(letters)
+            if int(registered) != number:  # somebody else was faster
+                await self._ask("destroy", number, [])
+                self._memory.put(name, int(registered))
+                continue
+            self._memory.put(name, number)
+            return await self.info(name), True
+        raise StoreUnavailable("The queue is made and deleted by others all the time.", retry_after=1)
+
+    async def _dead_letter(self, name: str, letters: str | None) -> int | str:
+        """The number of a dead-letter queue. Raises Invalid."""
+        if letters is None:
+            return ""
+        if letters == name:
+            raise Invalid("A queue cannot be its own dead letter.", field="dead_letter")
+        number = await self._number(letters)
+        if number is not None:
+            try:
+                await self._ask("stats", number, [])
+            except QueueNotFound:
+                self._memory.remove(letters)
+                number = await self._number(letters)
+        if number is None:
+            raise _no_letter(letters)
+        return number
+
+    async def update(self, name: str, changes: Mapping[str, Any], paused: bool | None) -> QueueInfo:
+        async with self._in_turn(name, changes.get("dead_letter")):
+            return await self._update(name, changes, paused)
+
+    async def _update(self, name: str, changes: Mapping[str, Any], paused: bool | None) -> QueueInfo:
+        for _ in range(_TRIES):
+            known = await self.info(name)
+            number = self._memory.number(name)
+            letters = changes.get("dead_letter")
+            target = await self._dead_letter(name, letters)
+            (json, *_) = await self._ask("stats", number, [])
+            settings = msgspec.structs.replace(decode_settings(json), **changes)
+            fields: dict[str, Any] = fields_of(settings)
+            if "dead_letter" in changes:
+                answer = await self._ask("readdress", REGISTRY, [name, letters or ""])
+                if answer == b"noletter":
+                    raise _no_letter(letters)
+                if answer == b"none":
+                    raise not_found(name)
+                fields["dl"] = target
+            halted = known.paused if paused is None else paused
+            fields["paused"] = "1" if halted else "0"
+            reply = await self._ask("configure", number, [json, *_flat(fields)])
+            if reply != [1]:
+                return await self.info(name)
+        raise StoreUnavailable("The queue is changed by others all the time.", retry_after=1)
+
+    async def delete(self, name: str) -> None:
+        async with self._in_turn(name):
+            await self._delete(name)
+
+    async def _delete(self, name: str) -> None:
+        reply = await self._ask("unregister", REGISTRY, [name])
+        if reply[0] == b"none":
+            self._memory.remove(name)
+            raise not_found(name)
+        if reply[0] == b"used":
+            raise QueueInUse(
+                f"Queue {reply[1].decode()!r} names {name!r} as its dead letter. Change that first."
+            )
+        self._memory.remove(name)
+        await self.bury(int(reply[0]))
+
+    async def bury(self, number: int) -> None:
+        """Take away what is left of a queue that nobody finds any more."""
+        await self._ask("destroy", number, [])
+        await self._ask("buried", REGISTRY, [number])
+
+    async def gone(self) -> list[int]:
+        """Queues that somebody began to delete."""
+        return [int(number) for number in (await self._ask("all", REGISTRY, []))[5]]
+
+    # --- the rest ---------------------------------------------------------------------------------
+
+    async def keep(self, kind: str, name: str, value: bytes, *, quietly: bool = False) -> int:
+        kept: int = await self._ask("keep", REGISTRY, [kind, name, value, "quietly" if quietly else ""])
+        return kept
+
+    async def touch(self) -> None:
+        """Write something. Raises StoreUnavailable, also while the servers give less than was asked."""
+        if self._link.refusal is not None:
+            raise StoreUnavailable(self._link.refusal, retry_after=5)
+        await self._ask("keep", REGISTRY, ["s", "touched", str(self._link.clock.now()), "quietly"])
+
+
+def unfinished(address: Address) -> StartError:
+    """What is said of a store in which a copy was begun and not finished."""
+    pattern = f"{address.prefix}:{{*"
+    return StartError(
+        f"The store {address} holds the beginning of a copy (`windlass store copy`) that was not finished:"
+        " nothing can be served from it. Take it away"
+        f" (redis-cli --scan --pattern '{pattern}' | xargs -d '\\n' redis-cli unlink, on each master of a"
+        " Cluster), and copy again: what it was copied from is as it was."
+    )
+
+
+def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _flat(fields: Mapping[str, Any]) -> list[Argument]:
+    return [argument for pair in fields.items() for argument in pair]
+
+
+def _no_letter(letters: str | None) -> Invalid:
+    return Invalid(
+        f"There is no queue named {letters!r}: create the dead-letter queue first.", field="dead_letter"
+    )
+
+
+def _compare(known: QueueInfo, named: Mapping[str, Any]) -> None:
+    """Raise QueueExists where a setting that is named is another one."""
+    for setting, value in named.items():
+        found = getattr(known.settings, setting)
+        if found != value:
+            raise QueueExists(
+                f"Queue {known.name!r} exists with {setting} = {found!r}, not {value!r}."
+                " Change it with PATCH, or leave the setting out.",
+                field=setting,
+            )

@@ -1,0 +1,149 @@
+-- A move between queues, which may lie on different servers: leave (`leave` in common.lua), arrive, depart, forget.
+-- Whoever finds one that was cut in two goes on: arriving twice does nothing, and so does departing.
+
+-- arrive: a message that left another queue comes in.
+-- args: time, server, what `v` holds of it, the member that it is here
+writers.arrive = function(keys, args)
+  local q = open(keys, args)
+  if not q then return NONE end
+  local size = struct.unpack('>I4', args[3])
+  local left = cmsgpack.unpack(string.sub(args[3], 5, 4 + size))
+  local content, member = string.sub(args[3], 5 + size), args[4]
+  local token, kind, home, number, d = left[1], left[3], left[4], left[5], left[12]
+  if call('HSETNX', q.b .. 'w', token, text(q.now)) == 0 then return close(q, 0) end
+  if home == q.number then call('HDEL', q.b .. 'away', number) end
+  local m = { at = left[6], place = left[7], rank = left[8], group = left[9] or nil, headers = left[10] or nil,
+              expires = left[11] }
+  if kind == 'letter' then
+    m.origin = tonumber(string.match(token, '^%d+'))
+    call('ZADD', q.b .. 'o', 0, letter_entry(m, member))
+  else
+    m.at, m.place = q.now, places(q, 1)
+    if m.expires > 0 then
+      call('ZADD', q.b .. 'x', text(m.expires), member)
+      falls_due(q, m.expires)
+    end
+  end
+  call('HSET', q.b .. 'm', member, write(m, content))
+  keep_delivery(q, member, d)
+  enter(q, member, m)
+  return close(q, 1)
+end
+
+-- depart: it has arrived.
+-- args: time, server, member, token
+writers.depart = function(keys, args)
+  local q = open(keys, args)
+  if not q then return NONE end
+  local left = call('HGET', q.b .. 'v', args[3])
+  if left and cmsgpack.unpack(string.sub(left, 5, 4 + struct.unpack('>I4', left)))[1] == args[4] then
+    call('HDEL', q.b .. 'v', args[3])
+  end
+  return close(q, 0)
+end
+
+-- forget: it has departed; nobody will let it arrive again.
+-- args: time, server, token
+writers.forget = function(keys, args)
+  local q = open(keys, args)
+  if not q then return NONE end
+  call('HDEL', q.b .. 'w', args[3])
+  return close(q, 0)
+end
+
+-- point: a message of this queue is now in another one, or ('') nowhere any more.
+-- args: time, server, place, number of that queue
+writers.point = function(keys, args)
+  local q = open(keys, args)
+  if not q then return NONE end
+  if args[4] == '' then call('HDEL', q.b .. 'away', args[3]) else call('HSET', q.b .. 'away', args[3], args[4]) end
+  return close(q, 0)
+end
+
+-- comeback: the queue that it left for is gone. A letter stays here as dead, a redriven one starts here anew.
+-- args: time, server, member
+writers.comeback = function(keys, args)
+  local q = open(keys, args)
+  if not q then return NONE end
+  local member = args[3]
+  local packed = call('HGET', q.b .. 'v', member)
+  if not packed then return close(q, 0) end
+  local size = struct.unpack('>I4', packed)
+  local left, content = cmsgpack.unpack(string.sub(packed, 5, 4 + size)), string.sub(packed, 5 + size)
+  local d = left[12]
+  local m = { at = left[6], place = left[7], rank = left[8], group = left[9] or nil, headers = left[10] or nil,
+              expires = left[11] }
+  call('HDEL', q.b .. 'v', member)
+  if left[4] == q.number then call('HDEL', q.b .. 'away', left[5]) end
+  if left[3] == 'letter' then
+    d[D.state], d[D.since] = DEAD, m.at
+    call('ZADD', q.b .. 'z', text(m.at), member)
+    call('HSET', q.b .. 'm', member, write(m, content))
+  else
+    m.at, m.place = q.now, places(q, 1)
+    if m.expires > 0 then
+      call('ZADD', q.b .. 'x', text(m.expires), member)
+      falls_due(q, m.expires)
+    end
+    call('HSET', q.b .. 'm', member, write(m, content))
+    enter(q, member, m)
+  end
+  keep_delivery(q, member, d)
+  return close(q, 1)
+end
+
+-- redrive: a bite of dead messages gets a new start: those dead here, then letters that came here.
+-- args: time, server, how many, number of the queue whose letters alone are meant ('': all, and the dead)
+-- answer: {how many, '1' where that was all}
+writers.redrive = function(keys, args)
+  local q = open(keys, args)
+  if not q then return NONE end
+  local limit, origin = math.min(tonumber(args[3]), 64), tonumber(args[4])
+  local moved = 0
+
+  local function restart(member, place)
+    local raw, d = call('HGET', q.b .. 'm', member), delivery_of(q, member) or fresh()
+    local m = read(raw, member)
+    local target = m.origin
+    d[D.life] = remember_event(d[D.life], { event = 'redriven', at = q.now })
+    local claim = d[D.claim]
+    d[D.state], d[D.due], d[D.since], d[D.count], d[D.base], d[D.holder], d[D.claim] = READY, 0, 0, 0, 0, false, false
+    if target and target ~= q.number then
+      leave(q, member, m, raw, d, place, target, 'redriven')
+    else
+      take_out(q, member, m, nil, place)
+      m.origin, m.at, m.place = nil, q.now, places(q, 1)
+      call('HSET', q.b .. 'm', member, write(m, content_of(m, raw)))
+      keep_delivery(q, member, d)
+      enter(q, member, m)
+    end
+    moved = moved + 1
+    return claim
+  end
+
+  if not origin then
+    for _, member in ipairs(call('ZRANGE', q.b .. 'z', 0, limit - 1)) do restart(member, DEAD) end
+  end
+  if moved == 0 then
+    local from, to = '-', '+'
+    if origin then from, to = '[' .. string.format('%010d', origin), '(' .. string.format('%010d', origin + 1) end
+    local at = 0
+    while moved < limit do
+      local found = call('ZRANGEBYLEX', q.b .. 'o', from, to, 'LIMIT', at, 256)
+      for _, entry in ipairs(found) do
+        local member = string.sub(entry, 27)
+        if moved < limit and call('ZSCORE', q.b .. 'r', member) then restart(member, READY) else at = at + 1 end
+      end
+      if #found < 256 then break end
+    end
+  end
+  return close(q, { moved, moved == 0 and 1 or 0 })
+end
+
+-- has_left: 1 while this move is not over. args: time, server, member, token
+verbs.has_left = function(keys, args)
+  local q = open(keys, args)
+  if not q then return NONE end
+  local left = call('HGET', q.b .. 'v', args[3])
+  return left and cmsgpack.unpack(string.sub(left, 5, 4 + struct.unpack('>I4', left)))[1] == args[4] and 1 or 0
+end

@@ -1,0 +1,61 @@
+"""The verbs as Redis runs them: functions in Lua, in files of their own, loaded as one library.
+
+The library's name carries a digest of its text. Two versions of Windlass on one Redis have a library each, so
+a rolling restart mixes nothing up; what no server uses any more is taken away by `windlass store tidy`'s
+reader, who finds it with FUNCTION LIST.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from importlib.resources import files
+
+import redis
+
+_PARTS = (
+    "common", "lapse", "send", "send_with", "receive", "settle", "move", "expire", "look", "page",
+    "queue", "registry",
+)  # fmt: skip
+_FILLS = frozenset({"send", "send_with", "arrive", "configure", "register", "found"})
+"""What fills a queue, and so stops when Redis has no memory left. All else goes on."""
+_VERB = re.compile(r"^(verbs|writers)\.(\w+) = function", re.MULTILINE)
+
+
+MAX_ANSWERS = 1_000_000
+"""Idempotency-Keys of one queue remembered at most."""
+
+
+def prefix() -> str:
+    """What the functions' names begin with."""
+    return _prefix(MAX_ANSWERS)
+
+
+@cache
+def _prefix(max_answers: int) -> str:
+    return f"windlass_{hashlib.sha256(_body(max_answers).encode()).hexdigest()[:12]}_"
+
+
+@cache
+def _body(max_answers: int) -> str:
+    folder = files("windlass.store.redis") / "functions"
+    parts = [f"local MAX_ANSWERS = {max_answers}"]
+    return "\n".join([*parts, *((folder / f"{part}.lua").read_text() for part in _PARTS)])
+
+
+def _registered(kind: str, verb: str, name: str) -> str:
+    """While a library is loaded there is nothing to loop with."""
+    flags = "'no-writes'" if kind == "verbs" else "" if verb in _FILLS else "'allow-oom'"
+    return (
+        f"redis.register_function{{ function_name = '{name}{verb}', callback = {kind}.{verb},"
+        f" flags = {{ {flags} }} }}"
+    )
+
+
+def load(client: redis.Redis) -> None:
+    """Have a server know the functions, or know them still. Raises RedisError."""
+    name = prefix()
+    body = _body(MAX_ANSWERS)
+    registered = [_registered(kind, verb, name) for kind, verb in _VERB.findall(body)]
+    client.function_load("\n".join([f"#!lua name={name[:-1]}", body, *registered]), replace=True)

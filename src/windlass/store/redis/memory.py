@@ -1,0 +1,89 @@
+"""What a server remembers of what all share: names and numbers of queues, keys, runners. Never the truth."""
+
+from __future__ import annotations
+
+import threading
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
+
+import msgspec
+
+from windlass.errors import QueueNotFound
+from windlass.store.base import Key, Runner
+
+encode = msgspec.msgpack.Encoder().encode
+_decode_key = msgspec.msgpack.Decoder(Key).decode
+decode_runner = msgspec.msgpack.Decoder(Runner).decode
+
+
+class Memory:
+    """Replaced as a whole when others changed something; single entries are this server's own doing."""
+
+    def __init__(self) -> None:
+        self.version = -1
+        """Of the registry, when it was read last."""
+        self.numbers: dict[str, int] = {}
+        self.names: dict[int, str] = {}
+        self.ready: dict[int, int] = {}
+        """Messages ready by queue, as the last answer had it."""
+        self.keys: dict[str, Key] = {}
+        self.runners: dict[int, Runner] = {}
+        self.claimed: set[int] = set()
+        """Queues in which there were claims, or ends that somebody has to be told of."""
+        self._lock = threading.Lock()
+        self._sorted: list[str] | None = None
+
+    def read(
+        self,
+        version: int,
+        names: Mapping[bytes, bytes],
+        keys: Mapping[bytes, bytes],
+        runners: Mapping[bytes, bytes],
+    ) -> None:
+        """Take what the registry holds."""
+        with self._lock:
+            self.version = version
+            self.numbers = {name.decode(): int(number) for name, number in names.items()}
+            self.names = {number: name for name, number in self.numbers.items()}
+            self.keys = {key_id.decode(): _decode_key(packed) for key_id, packed in keys.items()}
+            self.runners = {int(number): decode_runner(packed) for number, packed in runners.items()}
+            self._sorted = None
+
+    def put(self, name: str, number: int) -> None:
+        with self._lock:
+            former = self.numbers.get(name)
+            if former is not None:
+                self.names.pop(former, None)
+            self.numbers[name] = number
+            self.names[number] = name
+            self._sorted = None
+
+    def remove(self, name: str) -> None:
+        with self._lock:
+            number = self.numbers.pop(name, None)
+            if number is not None:
+                self.names.pop(number, None)
+                self.ready.pop(number, None)
+                self.claimed.discard(number)
+            self._sorted = None
+
+    def number(self, name: str) -> int:
+        """Raises QueueNotFound."""
+        try:
+            return self.numbers[name]
+        except KeyError:
+            raise not_found(name) from None
+
+    def page(self, prefix: str, after: str, limit: int) -> list[str]:
+        """Names in order, behind `after`."""
+        with self._lock:
+            if self._sorted is None:
+                self._sorted = sorted(self.numbers)
+            names = self._sorted
+        start = max(bisect_right(names, after), bisect_left(names, prefix))
+        found = names[start : start + limit]
+        return [name for name in found if name.startswith(prefix)]
+
+
+def not_found(name: str) -> QueueNotFound:
+    return QueueNotFound(f"There is no queue named {name[:128]!r}. Create it with POST /queues.")
