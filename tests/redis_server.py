@@ -198,6 +198,10 @@ class RedisServer:
             self.start()
         until(self.in_step, PATIENCE, "a replica in step with its master")
 
+    def lose_master(self) -> None:
+        """Hear nothing of the master any more, and still be a replica."""
+        self.do("REPLICAOF", "127.0.0.1", free_port())
+
     def promote(self) -> None:
         """Be a master from now on, and after each start."""
         self.master = None

@@ -48,6 +48,8 @@ class Upkeep:
             await asyncio.gather(*map(self._resume, list(self._link.memory.claimed)))
         if await self._ask("claim_sweep", REGISTRY, [_SWEEP_EVERY]):
             await self.sweep()
+        if late := self._link.late_notes():
+            await self._ask("note_due", REGISTRY, late)
         found, noted, following, now = await self._ask("claim_due", REGISTRY, [_AT_ONCE, _MINE])
         if found:
             dues = await asyncio.gather(*(self._expire(int(number)) for number in found))

@@ -77,6 +77,9 @@ local function places(q, amount)
   return first
 end
 
+-- Something in it is due then: the registry has to know.
+local function falls_due(q, moment) if not q.due or moment < q.due then q.due = moment end end
+
 local function length(q) return call('HLEN', q.b .. 'm') end
 
 -- Count messages that came in ('i') or went out ('o') in this second: the second and the count in one number.
@@ -94,7 +97,7 @@ local function first_score(q, key)
   return found[2] and tonumber(found[2]) or nil
 end
 
--- When something is next due, '' for never.
+-- When something is next due, nil for never.
 local function next_due(q)
   local due
   local function at(moment) if moment and (not due or moment < due) then due = moment end end
@@ -103,21 +106,22 @@ local function next_due(q)
     local dead = first_score(q, 'z')
     if dead then at(dead + q.retention) end
     for rank = 0, 9 do
-      local first = call('ZRANGEBYSCORE', q.b .. 'r', text(rank * RANK), '(' .. text((rank + 1) * RANK), 'WITHSCORES', 'LIMIT', 0, 1)
-      if first[2] then at(math.floor((first[2] - rank * RANK) / 128) + EPOCH + q.retention) end
+      local first = call('ZRANGEBYSCORE', q.b .. 'r', text(rank * RANK), '(' .. text((rank + 1) * RANK), 'LIMIT', 0, 1)[1]
+      -- Its place does not tell: one that was copied from a store of another kind has a low one.
+      if first then at(struct.unpack('>I6', call('HGET', q.b .. 'm', first), 2) + q.retention) end
     end
   end
   if call('EXISTS', q.b .. 'v') == 1 then at(q.now) end
-  return due and text(due) or ''
+  return due
 end
 
--- What a call comes to, behind its own answer: how many became ready, who ended, who died, what is next due, what
--- has to be moved on, whose pointers elsewhere lead nowhere now, how many are ready in all, and the time.
+-- What a call comes to, behind its own answer: how many became ready, who ended, who died, the first moment at which
+-- something is due that was not due before, what has to be moved on, whose pointers elsewhere lead nowhere now, how many are ready in all, and the time.
 local function close(q, answer)
   if q.attended > q.now and (q.ready > 0 or #q.ended > 0 or #q.died > 0) then
     call('SPUBLISH', q.b .. 'n', cmsgpack.pack({ q.server, q.number, q.ready, q.ended, q.died }))
   end
-  return { answer, q.ready, q.ended, q.died, next_due(q), q.moves, q.left, call('ZCARD', q.b .. 'r'), text(q.now) }
+  return { answer, q.ready, q.ended, q.died, q.due and text(q.due) or '', q.moves, q.left, call('ZCARD', q.b .. 'r'), text(q.now) }
 end
 
 local function in_pieces(list, size, use)
@@ -208,6 +212,7 @@ end
 local function make_ready(q, member, m)
   call('ZADD', q.b .. 'r', text(m.rank * RANK + m.place), member)
   q.ready = q.ready + 1
+  if q.retention then falls_due(q, m.at + q.retention) end
 end
 
 -- A message without delay comes in: it is ready, or blocked behind its group.
@@ -284,6 +289,7 @@ local function remember(q, member, m, d, how, outcome, holder, tell)
     call('ZADD', q.b .. 'u', 0, member)
   else
     call('ZADD', q.b .. 'ex', text(q.now + keep), member)
+    falls_due(q, q.now + keep)
   end
   return true
 end
@@ -322,6 +328,7 @@ local function leave(q, member, m, raw, d, place, target, kind)
   call('HSET', q.b .. 'v', member, struct.pack('>I4', #packed) .. packed .. content_of(m, raw))
   if not home then call('HSET', q.b .. 'away', member, target) end
   q.moves[#q.moves + 1] = { member, call('HGET', q.b .. 'v', member) }
+  falls_due(q, q.now)
 end
 
 -- After its last delivery a message goes to the dead-letter queue, or stays as dead.
@@ -353,6 +360,7 @@ local function die(q, member, m, raw, d)
   d[D.claim] = claim
   keep_delivery(q, member, d)
   call('ZADD', q.b .. 'z', text(m.at), member)
+  if q.retention then falls_due(q, m.at + q.retention) end
   if claim then call('ZADD', q.b .. 'u', 0, member) end
 end
 
@@ -381,6 +389,7 @@ local function end_delivery(q, member, m, raw, d, how, delay, reason, counts, la
   if delay > 0 then
     d[D.state], d[D.due] = DELAYED, q.now + delay
     call('ZADD', q.b .. 'y', text(d[D.due]), member)
+    falls_due(q, d[D.due])
   else
     d[D.state], d[D.due] = READY, 0
     -- A dead letter may have come before it.

@@ -57,5 +57,6 @@ writers.expire = function(keys, args)
   -- What left and did not arrive for certain: whoever asked goes on with it.
   local left = call('HRANDFIELD', q.b .. 'v', 64, 'WITHVALUES')
   for n = 1, #left, 2 do q.moves[#q.moves + 1] = { left[n], left[n + 1] } end
+  q.due = next_due(q)
   return close(q, q.full and 1 or 0)
 end

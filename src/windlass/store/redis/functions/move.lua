@@ -19,7 +19,10 @@ writers.arrive = function(keys, args)
     call('ZADD', q.b .. 'o', 0, letter_entry(m, member))
   else
     m.at, m.place = q.now, places(q, 1)
-    if m.expires > 0 then call('ZADD', q.b .. 'x', text(m.expires), member) end
+    if m.expires > 0 then
+      call('ZADD', q.b .. 'x', text(m.expires), member)
+      falls_due(q, m.expires)
+    end
   end
   call('HSET', q.b .. 'm', member, write(m, content))
   keep_delivery(q, member, d)
@@ -78,7 +81,10 @@ writers.comeback = function(keys, args)
     call('HSET', q.b .. 'm', member, write(m, content))
   else
     m.at, m.place = q.now, places(q, 1)
-    if m.expires > 0 then call('ZADD', q.b .. 'x', text(m.expires), member) end
+    if m.expires > 0 then
+      call('ZADD', q.b .. 'x', text(m.expires), member)
+      falls_due(q, m.expires)
+    end
     call('HSET', q.b .. 'm', member, write(m, content))
     enter(q, member, m)
   end

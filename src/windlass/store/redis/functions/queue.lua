@@ -13,6 +13,7 @@ writers.configure = function(keys, args)
   call('HSETNX', keys[1], 'created', text(clock(args[1])))
   local q = open(keys, args)
   if paused == '1' and not q.paused then q.ready = call('ZCARD', q.b .. 'r') end  -- those who wait find what lay there
+  q.due = next_due(q)
   return close(q, 0)
 end
 
