@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+RESERVED = "windlass."
+"""How the names of Windlass's own queues begin."""
 MAX_BATCH = 1_000
 MAX_BATCH_BYTES = 16 * 1024 * 1024
 MAX_DELAY = 30 * 24 * 3600

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +16,15 @@ from sqlalchemy.engine import Engine
 from tests.contract.bench import Bench, Ground
 from tests.contract.keeping import House
 from tests.contract.servers import OneSQLite, Several
+from tests.redis_cluster import RedisCluster
 from tests.redis_server import RedisServer, shared_redis
 from windlass.catalogue.service import DATABASE
 from windlass.clock import ManualClock
 from windlass.database import sqlite_url
 from windlass.store import Store, open_store
+from windlass.store.redis.address import parse
+from windlass.store.redis.call import REGISTRY
+from windlass.store.redis.store import RedisStore
 
 
 class OnSQLite:
@@ -45,11 +51,11 @@ class OnSQLite:
 
 
 class OnRedis:
-    """A store on a Redis that is emptied for it."""
+    """A store on a Redis, or on a Cluster, that is emptied for it."""
 
-    def __init__(self, server: RedisServer) -> None:
+    def __init__(self, server: RedisServer | RedisCluster) -> None:
         server.empty()
-        self.directory = server.folder
+        self.directory = (server.nodes[0] if isinstance(server, RedisCluster) else server).folder
         self._url = server.url
 
     def open(self, clock: ManualClock) -> Store:
@@ -60,12 +66,22 @@ class OnRedis:
         store.close()
 
 
-BACKENDS = ("sqlite", "redis")
+BACKENDS = ("sqlite", "redis", pytest.param("cluster", marks=pytest.mark.storm))
+
+
+@functools.cache
+def shared_cluster() -> RedisCluster:
+    """Three masters for all tests of this process."""
+    cluster = RedisCluster()
+    atexit.register(cluster.close)
+    return cluster
 
 
 def ground(backend: str, home: Path) -> Ground:
     """Where a backend's store lies."""
-    return OnSQLite(home) if backend == "sqlite" else OnRedis(shared_redis())
+    if backend == "sqlite":
+        return OnSQLite(home)
+    return OnRedis(shared_cluster() if backend == "cluster" else shared_redis())
 
 
 @pytest.fixture(scope="session")
@@ -109,10 +125,12 @@ class OneRedis(Several):
     def __init__(self, home: Path, clock: ManualClock) -> None:
         super().__init__(home, clock)
         shared_redis().empty()
-        self._stores: list[Store] = []
+        self._stores: list[RedisStore] = []
 
     def open(self) -> Store:
-        self._stores.append(open_store(self.home, shared_redis().url, clock=self.clock))
+        for store in self._stores[:1]:  # it is there, though in a time that stands still nothing shows it
+            store._administration._now("beat", REGISTRY)
+        self._stores.append(RedisStore(parse(shared_redis().url), clock=self.clock))
         return self._stores[-1]
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from tests.contract.bench import Bench
 from tests.contract.http.served import settled
 from tests.contract.yard import Yard
-from windlass.clock import ManualClock
+from windlass.clock import Clock, ManualClock
 from windlass.errors import QueueNotFound
 from windlass.message import (
     Acknowledgement,
@@ -35,6 +35,8 @@ from windlass.message import (
 from windlass.store import Caller, Changes, Key, Runner, Store, open_store
 
 R = TypeVar("R")
+
+_LOOKS = frozenset({"find", "held", "untold", "oldest", "peek", "runner"})
 
 
 class Several(ABC):
@@ -87,7 +89,10 @@ class View(Store):
         self._listeners: list[Callable[[Changes], None]] = []
         self._hearers: defaultdict[str, list[Callable[[bytes], None]]] = defaultdict(list)
         self._attended: set[str] = set()
-        self._under_way = 0
+        self._hot: set[asyncio.Future[Any]] = set()
+        """What a commit is to bring. As it tells of its changes, it has brought its own."""
+        self._stepping = 0
+        """Other writes under way, of which that cannot be seen."""
         self._closed = False
         self._numbers: dict[str, int] = {}
         self._keys: list[Key] = []
@@ -108,7 +113,7 @@ class View(Store):
         """Of a commit: all of one's own, and of another's what was asked for."""
         if self._closed:
             return
-        if not self._under_way:
+        if not (self._stepping or any(each.done() for each in self._hot)):
             if self._several.silent:
                 return
             ready = {name: amount for name, amount in changes.ready.items() if name in self._attended}
@@ -140,16 +145,20 @@ class View(Store):
             unknown.set_exception(QueueNotFound())
             return unknown
 
-        async def run() -> R:
-            return await call()
+        called = call()
+        if isinstance(called, asyncio.Future):
+            self._hot.add(called)
+            called.add_done_callback(self._hot.discard)
+            return called
 
-        self._under_way += 1
-        doing = asyncio.ensure_future(run())
-        doing.add_done_callback(self._done)
-        return doing
+        async def step() -> R:
+            self._stepping += 1
+            try:
+                return await called
+            finally:
+                self._stepping -= 1
 
-    def _done(self, _: object) -> None:
-        self._under_way -= 1
+        return asyncio.ensure_future(called if verb in _LOOKS else step())
 
     # --- other servers ------------------------------------------------------------------------------
 
@@ -226,6 +235,10 @@ class View(Store):
 
     async def totals(self) -> tuple[int, list[int]]:
         return await self._store.totals()
+
+    @property
+    def clock(self) -> Clock:  # type: ignore[override]
+        return self._store.clock
 
     def durability(self) -> dict[str, Any]:
         return self._store.durability()
@@ -383,6 +396,7 @@ class Yards:
         bench.loop.close()
         bench.loop, bench.clock = self.loop, self.several.clock
         self.all.append(Yard(bench))
+        self.all[-1].dispatch.outcomes.at_once = False  # here the wait is what is tested
         return self.all[-1]
 
     def run(self, *several: Coroutine[Any, Any, Any]) -> None:

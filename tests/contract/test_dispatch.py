@@ -10,7 +10,7 @@ import pytest
 
 from tests.contract.bench import Bench
 from tests.contract.yard import SECRET, Gone, Yard, result
-from windlass.dispatch import Control, Delivery, Dispatch, Job
+from windlass.dispatch import Control, Delivery, Dispatch, Job, runners
 from windlass.dispatch.labels import JOBS
 from windlass.errors import (
     CodeLinkInvalid,
@@ -778,7 +778,8 @@ def test_new_jobs_come_with_the_commit_of_the_results(yard: Yard, monkeypatch: p
     results = [(job_id, result(2, 1)) for job_id in held]
     refusals, deliveries = yard.run(lambda d: d.results.exchange(runner, results, "c1", 2))
     assert (refusals, [each.job_id for each in deliveries]) == ([None, None], jobs[2:4])
-    assert order[:2] == ["acknowledge", "receive"]
+    if not yard.bench.store.shared:  # else it is asked first what the runner holds
+        assert order[:2] == ["acknowledge", "receive"]
     assert yard.bench.counts(JOBS) == {"leased": 2, "ready": 1}
     # The answer was lost: the same results, and the same claim.
     again = yard.run(lambda d: d.results.exchange(runner, results, "c1", 2))
@@ -842,7 +843,7 @@ def test_8_only_the_hash_of_a_token_is_on_the_disk(yard: Yard) -> None:
     assert yard.dispatch.runners.known(token) is runner
     yard.crash()
     assert yard.dispatch.runners.known(token).id == runner.id
-    files = [path for path in yard.bench.directory.iterdir() if path.is_file()]
+    files = [path for path in yard.bench.directory.rglob("*") if path.is_file()]
     assert files
     assert not any(token.encode() in path.read_bytes() for path in files)
 
@@ -862,6 +863,8 @@ def test_8_an_identity_ends_seven_days_after_the_last_sign_of_life(yard: Yard) -
     yard.crash()
     assert yard.dispatch.runners.known(token).id == runner.id
     yard.clock.advance(7 * 24 * 3600)
+    if yard.bench.store.shared:  # another server may have seen it since its last note
+        yard.clock.advance(runners._SHOWN_EVERY / 1000)
     with pytest.raises(RunnerUnknown):
         yard.dispatch.runners.known(token)
     yard.clock.advance(2 * 3600)

@@ -42,7 +42,7 @@ options = st.builds(
 leases = st.sampled_from([1_000, 5_000, 60_000])
 
 
-_PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
+PHASES = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink)
 
 
 class StoreMachine(RuleBasedStateMachine):
@@ -305,7 +305,7 @@ def test_the_store_does_what_its_model_does(backend: str) -> None:
             deadline=None,
             derandomize=bool(os.environ.get("CI")),
             print_blob=True,
-            phases=_PHASES,
+            phases=PHASES,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
         ),
     )

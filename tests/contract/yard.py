@@ -48,7 +48,7 @@ class Yard:
             failed_kept=self.failed_kept,
         )
         self.dispatch.outcomes.listen(self._listen)
-        self.dispatch.outcomes.look = self.dispatch.outcomes.left = 0.0  # for time stands still
+        self.dispatch.outcomes.at_once = True
 
     async def _listen(self, job_id: str, owner: str, generation: int, outcome: dict[str, Any]) -> None:
         if self.deaf:

@@ -14,6 +14,7 @@ import pytest
 import typer.main
 from ruamel.yaml import YAML
 
+from tests.proxies import program
 from tests.redis_server import RedisServer
 from windlass.cli import app
 from windlass.settings import Settings
@@ -27,6 +28,7 @@ DOCKERFILE = DEPLOY / "Dockerfile"
 COMPOSE = DEPLOY / "docker-compose.yml"
 ON_REDIS = DEPLOY / "docker-compose.redis.yml"
 BALANCER = DEPLOY / "haproxy.cfg"
+NGINX = DEPLOY / "nginx.conf"
 EXAMPLE = DEPLOY / ".env.example"
 UNITS = sorted((DEPLOY / "systemd").iterdir())
 
@@ -281,6 +283,32 @@ def test_a_wrong_balancer_is_objected_to(tmp_path: Path) -> None:
     wrong = tmp_path / "haproxy.cfg"
     wrong.write_text(BALANCER.read_text().replace("option redispatch", "option redispach"))
     assert "redispach" in said("haproxy", "-c", "-f", wrong)
+
+
+def nginx(folder: Path, site: str) -> str:
+    """What nginx objects to in a site, on a machine that knows the names of the servers."""
+    (folder / "windlass.conf").write_text(re.sub(r"server-\d:", "127.0.0.1:", site))
+    whole = folder / "nginx.conf"
+    paths = "".join(
+        f"{name}_temp_path {folder / name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    http = f"http {{ {paths} include {folder}/windlass.conf; }}"
+    whole.write_text(f"pid {folder / 'pid'}; error_log stderr; events {{}} {http}")
+    return said("env", program("nginx"), "-t", "-q", "-p", folder, "-c", whole)
+
+
+def test_nginx_knows_the_same_servers_as_haproxy(tmp_path: Path) -> None:
+    """Planted: a server that was renamed; a POST that is sent again though it may have been done."""
+    text = NGINX.read_text()
+    assert nginx(tmp_path, text) == ""
+    servers = re.findall(r"^    server (\S+:8000) ", text, re.MULTILINE)
+    assert servers == re.findall(r"^    server \S+ (\S+:8000)$", BALANCER.read_text(), re.MULTILINE)
+    assert re.findall(r"^ *proxy_next_upstream (.+);$", text, re.MULTILINE) == ["error"]
+
+
+def test_a_wrong_nginx_is_objected_to(tmp_path: Path) -> None:
+    """Planted: a word that nginx does not know."""
+    assert "least_con" in nginx(tmp_path, NGINX.read_text().replace("least_conn", "least_con"))
 
 
 # --- systemd ------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from windlass import __version__
 
 _MODULES = (
     "serve", "runner", "key", "send", "receive", "status", "queue", "problem", "submit", "submission", "jobs",
-    "job", "runners", "products", "torture", "doctor",
+    "job", "runners", "products", "store", "torture", "doctor",
 )  # fmt: skip
 """Each has the function of one command, or an `app` of several, under its own name."""
 

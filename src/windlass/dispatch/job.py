@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from windlass.errors import JobNotFound, ResultMalformed
-from windlass.ids import Ids
+from windlass.errors import ResultMalformed
 
 JOB = "jb"
 """The kind of a job's id."""
@@ -120,11 +119,3 @@ def check_result(job: Job, body: bytes) -> None:
 
 def _few(counts: Sequence[int]) -> str:
     return f"[{', '.join(map(str, counts[:10]))}{', ...' if len(counts) > 10 else ''}]"
-
-
-def number_of(ids: Ids, job_id: str) -> int:
-    """The number behind a job's id. Raises JobNotFound for one that was never issued."""
-    number = ids.parse_numbered(JOB, job_id)
-    if number is None:
-        raise JobNotFound
-    return number

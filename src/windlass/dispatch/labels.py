@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 
 from windlass.errors import Invalid
-from windlass.queues.rules import RESERVED
+from windlass.message import RESERVED
 
 JOBS = f"{RESERVED}jobs"
 """The queue of the jobs without labels."""

@@ -10,11 +10,11 @@ import msgspec
 
 from windlass.dispatch.gate import Gate
 from windlass.dispatch.holdings import Holdings
-from windlass.dispatch.job import JOB, Job, number_of
+from windlass.dispatch.job import Job
+from windlass.dispatch.numbers import Numbers
 from windlass.dispatch.progress import Progress
 from windlass.dispatch.runners import Runner, Runners
-from windlass.errors import CodeLinkInvalid, StoreUnavailable
-from windlass.ids import Ids
+from windlass.errors import CodeLinkInvalid, JobNotFound, StoreUnavailable
 from windlass.message import Extension, Settled
 from windlass.store import Store
 
@@ -36,7 +36,7 @@ class Leases:
     def __init__(
         self,
         store: Store,
-        ids: Ids,
+        numbers: Numbers,
         lease: int,
         holdings: Holdings,
         runners: Runners,
@@ -45,7 +45,7 @@ class Leases:
     ) -> None:
         """`lease`: how long one lasts, ms."""
         self._store = store
-        self._ids = ids
+        self._numbers = numbers
         self._lease = lease
         self._holdings = holdings
         self._runners = runners
@@ -82,11 +82,11 @@ class Leases:
         else:
             mine = {}
             for job_id in job_ids:
-                number = self._ids.parse_numbered(JOB, job_id) if isinstance(job_id, str) else None
-                if number is not None:
-                    mine[number] = str(job_id)
-                elif isinstance(job_id, str):
-                    control.lost.append(job_id)
+                if isinstance(job_id, str):
+                    try:
+                        mine[await self._numbers.of(job_id)] = job_id
+                    except JobNotFound:
+                        control.lost.append(job_id)
         if not mine:
             return control
         if not self._holdings.knows(runner.id, mine):  # only who knows a job knows how long it may last
@@ -122,7 +122,7 @@ class Leases:
     async def confirm(self, runner: Runner, job_id: str) -> Job:
         """A runner fetches its job's source: it has the job. Raises CodeLinkInvalid where it has not."""
         await self._load()
-        number = number_of(self._ids, job_id)
+        number = await self._numbers.of(job_id)
         (until,) = await self._store.extend(None, [Extension(number, None, holder=runner.id)])
         if not isinstance(until, Settled) and not self._holdings.knows(runner.id, [number]):
             await self._holdings.catch_up(runner.id)
@@ -140,7 +140,7 @@ class Leases:
 
     async def tell(self, runner: Runner, job_id: str, events: Sequence[dict[str, Any]]) -> None:
         """What a runner tells of a job it holds; of others it is passed over."""
-        number = number_of(self._ids, job_id)
+        number = await self._numbers.of(job_id)
         if not self._holdings.knows(runner.id, [number]):
             await self._holdings.catch_up(runner.id)
         if self._holdings.knows(runner.id, [number]):

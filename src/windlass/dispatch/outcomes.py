@@ -58,7 +58,8 @@ class Outcomes:
         """Numbers of the ends that this server has to tell of, where there are others."""
         self._next_look = 0.0
         """For what others left, in the loop's time."""
-        self.look, self.left = LOOK, LEFT
+        self.at_once = False
+        """True for tests whose time stands still: what others left is told without waiting for them."""
         self._failed_kept = failed_kept
         self._listener: Listener | None = None
         self._background = Background(self._run, "windlass-outcomes")
@@ -105,10 +106,11 @@ class Outcomes:
         if not self._store.shared:
             return await self._store.untold(_AT_ONCE)
         loop = asyncio.get_running_loop()
+        look, left = (0.0, 0.0) if self.at_once else (LOOK, LEFT)
         if loop.time() >= self._next_look:
-            self._next_look = loop.time() + self.look * random.uniform(0.75, 1.25)
-            if await self._store.turn("outcomes", self.look / 2):
-                before = self._clock.now() - round(self.left * 1000)
+            self._next_look = loop.time() + look * random.uniform(0.75, 1.25)
+            if await self._store.turn("outcomes", look / 2):
+                before = self._clock.now() - round(left * 1000)
                 untold = await self._store.untold(_MOST_LEFT)
                 self._ours.update((end.number, None) for end in untold if _ended_at(end) <= before)
         numbers = list(islice(self._ours, _AT_ONCE))

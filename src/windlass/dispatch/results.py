@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from windlass.dispatch.holdings import Holdings
-from windlass.dispatch.job import Delivery, Job, check_result, decode_job, encode, number_of
+from windlass.dispatch.job import Delivery, Job, check_result, decode_job, encode
+from windlass.dispatch.numbers import Numbers
 from windlass.dispatch.outcomes import Outcomes
 from windlass.dispatch.progress import Progress
 from windlass.dispatch.runners import Runner
 from windlass.dispatch.view import life_of
 from windlass.errors import JobLost, JobNotFound, ReceiptGone, ReceiptStale, WindlassError
-from windlass.ids import Ids
 from windlass.message import Acknowledgement, Settled, State
 from windlass.store import Caller, Store
 
@@ -37,7 +37,7 @@ class Results:
     def __init__(
         self,
         store: Store,
-        ids: Ids,
+        numbers: Numbers,
         holdings: Holdings,
         progress: Progress,
         outcomes: Outcomes,
@@ -46,7 +46,7 @@ class Results:
     ) -> None:
         """`claim` gives the jobs that come in exchange."""
         self._store = store
-        self._ids = ids
+        self._numbers = numbers
         self._holdings = holdings
         self._progress = progress
         self._outcomes = outcomes
@@ -80,7 +80,7 @@ class Results:
         taken: dict[str, list[tuple[int, Acknowledgement]]] = {}
         for place, (job_id, body) in enumerate(results):
             try:
-                queue, acknowledgement = await self._read(runner, number_of(self._ids, job_id), body)
+                queue, acknowledgement = await self._read(runner, await self._numbers.of(job_id), body)
                 taken.setdefault(queue, []).append((place, acknowledgement))
             except WindlassError as error:
                 refusals[place] = error
@@ -129,7 +129,7 @@ class Results:
         Raises JobNotFound, JobLost.
         """
         await self._load()
-        number = number_of(self._ids, job_id)
+        number = await self._numbers.of(job_id)
         queue, _ = await self._whose(runner, number)
         try:
             await self._store.release(

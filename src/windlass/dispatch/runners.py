@@ -68,6 +68,8 @@ class Runners:
         self._secret = _digest(registration_token) if registration_token else None
         self._by_digest: dict[bytes, Runner] = {}
         self._by_id: dict[str, Runner] = {}
+        self._doubted: set[int] = set()
+        """Numbers of those that somebody here looks for: whether others saw them."""
         self._load()
         registry.listen(self._load)
 
@@ -187,10 +189,18 @@ class Runners:
     async def forget_old(self, most: int | None = None) -> None:
         """Remove those, `most` of them, that were silent for so long that a note on disk cannot be why."""
         limit = self._clock.now() - IDENTITY - _NOTED_EVERY
-        silent = [each for each in self._by_digest.values() if each.seen_at <= limit][:most]
+        silent = [
+            each
+            for each in self._by_digest.values()
+            if each.seen_at <= limit and each.number not in self._doubted
+        ][:most]
         if self._store.shared:
-            for runner in silent:
-                await self._look(runner)
+            self._doubted.update(each.number for each in silent)
+            try:
+                for runner in silent:
+                    await self._look(runner)
+            finally:
+                self._doubted.difference_update(each.number for each in silent)
             silent = [each for each in silent if each.seen_at <= limit and each.id in self._by_id]
         for runner in silent:  # at once: nobody else may begin with them too
             self._drop(runner)

@@ -18,11 +18,12 @@ import structlog
 from windlass.clock import Clock
 from windlass.dispatch import labels
 from windlass.dispatch.holdings import Holding, Holdings
-from windlass.dispatch.job import JOB, Delivery, Job, decode_job, encode, number_of
+from windlass.dispatch.job import JOB, Delivery, Job, decode_job, encode
 from windlass.dispatch.job_queues import JobQueues
 from windlass.dispatch.labels import Labels
 from windlass.dispatch.leases import Leases
 from windlass.dispatch.links import Links
+from windlass.dispatch.numbers import Numbers
 from windlass.dispatch.outcomes import FAILED_KEPT, Outcomes, cancelled
 from windlass.dispatch.progress import Progress
 from windlass.dispatch.relay import Relay
@@ -75,6 +76,7 @@ class Dispatch:
         self.timing = timing or Timing()
         self._lease = round(self.timing.lease * 1000)
         self._job_queues = JobQueues(self._store, self.timing.lease)
+        self._numbers = Numbers(self._store, self._ids, self._job_queues, self.load)
         self.runners = Runners(self._store, self._ids, clock, queues.registry, registration_token)
         self.links = Links(self.runners, self._ids, clock)
         self.progress = Progress()
@@ -82,14 +84,27 @@ class Dispatch:
         self.outcomes = Outcomes(self._store, self._ids, clock, failed_kept)
         self.watches = Watches()
         self.views = Views(
-            self._store, self._ids, self._job_queues, self.progress, relay, self.watches, self.load
+            self._store,
+            self._ids,
+            self._numbers,
+            self._job_queues,
+            self.progress,
+            relay,
+            self.watches,
+            self.load,
         )
         self._holdings = Holdings(self._store, clock, self._job_queues)
         self.leases = Leases(
-            self._store, self._ids, self._lease, self._holdings, self.runners, self.progress, self.load
+            self._store, self._numbers, self._lease, self._holdings, self.runners, self.progress, self.load
         )
         self.results = Results(
-            self._store, self._ids, self._holdings, self.progress, self.outcomes, self.load, self.claim
+            self._store,
+            self._numbers,
+            self._holdings,
+            self.progress,
+            self.outcomes,
+            self.load,
+            self.claim,
         )
         self._lines = Lines()
         self._offers: dict[str, Labels] = {}
@@ -227,7 +242,7 @@ class Dispatch:
         await self._end(job_id, "cancelled", told=True)
 
     async def _end(self, job_id: str, how: str, *, told: bool) -> None:
-        number = number_of(self._ids, job_id)
+        number = await self._numbers.of(job_id)
         life = await life_of(self._store, number)
         outcome = cancelled(life) if told else None
         await self._store.cancel(life.in_queue, number, leased=True, how=how, outcome=outcome)

@@ -8,9 +8,10 @@ from typing import Any
 
 import msgspec
 
-from windlass.dispatch.job import JOB, Job, decode_job, decode_outcome, number_of
+from windlass.dispatch.job import JOB, Job, decode_job, decode_outcome
 from windlass.dispatch.job_queues import JobQueues, is_there
 from windlass.dispatch.labels import labels_of
+from windlass.dispatch.numbers import Numbers
 from windlass.dispatch.progress import Numbered, Progress
 from windlass.dispatch.relay import Relay
 from windlass.errors import JobNotFound, QueueNotFound
@@ -98,6 +99,7 @@ class Views:
         self,
         store: Store,
         ids: Ids,
+        numbers: Numbers,
         job_queues: JobQueues,
         progress: Progress,
         relay: Relay,
@@ -106,6 +108,7 @@ class Views:
     ) -> None:
         self._store = store
         self._ids = ids
+        self._numbers = numbers
         self._job_queues = job_queues
         self._progress = progress
         self._relay = relay
@@ -118,7 +121,7 @@ class Views:
         Raises JobNotFound.
         """
         await self._load()
-        number = number_of(self._ids, job_id)
+        number = await self._numbers.of(job_id)
 
         async def look() -> JobView:
             life = await life_of(self._store, number)
@@ -150,7 +153,7 @@ class Views:
 
     async def watch(self, job_id: str, last: int, wait: float) -> tuple[list[Numbered], bool]:
         """Events of a job behind number `last`, after `wait` seconds at most; and if that was all."""
-        number = number_of(self._ids, job_id)
+        number = await self._numbers.of(job_id)
         if self._store.shared:
             events, over = await self._watch_all(job_id, number, last, wait)
         else:

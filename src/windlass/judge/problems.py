@@ -93,7 +93,10 @@ class Problems:
         def step(connection: Connection) -> tuple[Problem, bool, Sequence[int]]:
             if new and _next(connection) != problem_id:
                 raise Conflict
-            return self._put(connection, problem_id, meta, data)
+            put = self._put(connection, problem_id, meta, data)
+            if new and put[0].version != 1:  # another server's was committed since then
+                raise Conflict
+            return put
 
         async def write() -> tuple[Problem, bool]:
             # It runs to its end, also where whoever asked is gone and holds the file no longer.

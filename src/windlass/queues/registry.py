@@ -31,6 +31,8 @@ class Registry:
         self._background = Background(self._run, "windlass-registry")
         self._next: asyncio.Task[None] | None = None
         """The look that has not begun."""
+        self._looks: set[asyncio.Task[None]] = set()
+        """All that have not ended."""
         self._looking = asyncio.Lock()
         self._earliest = 0.0
         """When the next one may begin, in the loop's time."""
@@ -47,6 +49,9 @@ class Registry:
 
     async def stop(self) -> None:
         await self._background.stop()
+        for look in self._looks:
+            look.cancel()
+        await asyncio.gather(*self._looks, return_exceptions=True)
 
     async def catch_up(self) -> None:
         """Know all that other servers had done when this was called.
@@ -57,6 +62,8 @@ class Registry:
         if self._store.shared:
             if self._next is None:
                 self._next = asyncio.create_task(self._look())
+                self._looks.add(self._next)
+                self._next.add_done_callback(self._looks.discard)
             await asyncio.shield(self._next)
 
     async def _look(self) -> None:

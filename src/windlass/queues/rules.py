@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from windlass.errors import Forbidden, Invalid
+from windlass.message import RESERVED
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z"
-RESERVED = "windlass."
 
 _name = re.compile(NAME)
 

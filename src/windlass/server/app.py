@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from windlass import __version__
 from windlass.catalogue.service import Catalogue
 from windlass.clock import Clock
+from windlass.directory import DirectoryLock
 from windlass.dispatch import Dispatch
 from windlass.dispatch.service import Timing
 from windlass.errors import (
@@ -95,12 +96,19 @@ class Windlass:
         clock: Clock | None = None,
         *,
         jobs: Callable[[Dispatch], JudgeDispatch] = Jobs,
+        locked: bool = False,
     ) -> None:
-        """`jobs` makes what gives the judge's jobs to the dispatch."""
+        """`jobs` makes what gives the judge's jobs to the dispatch. `locked`: who started this process holds
+        the lock of the data directory."""
         self.settings = settings
+        # SQLite's store takes the lock itself, from whoever opens it.
+        self._locks = settings.store is not None and not locked
+        self._lock: DirectoryLock | None = None
         self._given_clock = clock
         self._jobs = jobs
         self.opened = False
+        self.draining = False
+        """True once this server was told to stop: it serves on for a while, and lets nobody come back."""
         self._stopping = False
         self._opening = threading.Lock()  # a test client may bring a thread and a loop for each request
 
@@ -108,7 +116,17 @@ class Windlass:
         """Open the store and wire everything, once. Raises StartError."""
         with self._opening:
             if not self.opened:
-                self._open()
+                self._lock = DirectoryLock(self.settings.data_dir) if self._locks else None
+                try:
+                    self._open()
+                except BaseException:
+                    self._unlock()
+                    raise
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _open(self) -> None:
         self.store: Store = open_store(
@@ -158,7 +176,9 @@ class Windlass:
             JobApi(self.dispatch).routes,
             CatalogueApi(self.catalogue).routes,
         )
-        self.api = _ordinary(self.settings, self.queues, self.dispatch, self.judge, self.catalogue)
+        self.api = _ordinary(
+            self.settings, self.queues, self.dispatch, self.judge, self.catalogue, lambda: self.draining
+        )
         self.opened, self._stopping = True, False
 
     async def close(self) -> None:
@@ -171,6 +191,7 @@ class Windlass:
             self.judge.close()
             await asyncio.to_thread(self.catalogue.close)  # it saves its filter
             self.store.close()
+            self._unlock()
             self.opened = False
 
     def release_waiters(self) -> None:
@@ -345,7 +366,12 @@ def _plain(secret: SecretStr | None) -> str | None:
 
 
 def _ordinary(
-    settings: Settings, queues: Queues, dispatch: Dispatch, judge: Judge, catalogue: Catalogue
+    settings: Settings,
+    queues: Queues,
+    dispatch: Dispatch,
+    judge: Judge,
+    catalogue: Catalogue,
+    draining: Callable[[], bool],
 ) -> FastAPI:
     """The FastAPI application behind the lean lane."""
 
@@ -371,7 +397,7 @@ def _ordinary(
         generate_unique_id_function=lambda route: route.name,
     )
     api.include_router(queue_admin.router(queues))
-    api.include_router(status_api.router(queues, catalogue))
+    api.include_router(status_api.router(queues, catalogue, draining))
     api.include_router(metrics_api.router(catalogue))
     api.include_router(catalogue_api.router(catalogue, read_only=settings.products_read_only))
     api.include_router(judge_api.router(judge, may_read_problem, dispatch.views.watch))

@@ -14,7 +14,8 @@ import msgspec
 import structlog
 
 from windlass.errors import Invalid, WindlassError
-from windlass.queues.rules import RESERVED, check_own
+from windlass.message import RESERVED
+from windlass.queues.rules import check_own
 from windlass.server.auth import ANYBODY, Door, Principal
 from windlass.server.behind import Behind
 

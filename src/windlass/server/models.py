@@ -136,13 +136,13 @@ class Status(BaseModel):
 
 
 class Health(BaseModel):
-    """The server and its parts: `ok`, or what is wrong with one."""
+    """The server and its parts: `ok`, or what is wrong with one. `stopping`: send it no more requests."""
 
     model_config = _example(
         status="healthy", live=True, ready=True, store="ok", database="ok", cache="ok", filter="ok"
     )
 
-    status: Literal["healthy", "unhealthy"]
+    status: Literal["healthy", "unhealthy", "stopping"]
     live: bool
     ready: bool
     store: str

@@ -217,6 +217,8 @@ class Protocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expect
         self.headers.extend(headers)
         super().on_headers_complete()
+        if self._app.draining:
+            self.cycle.keep_alive = False
 
     def _take_the_long_road(self) -> None:
         """The body is large, or not all there yet."""
@@ -245,7 +247,7 @@ class Protocol(HttpToolsProtocol):
         self._body.clear()
         cycle = self._running = cast("Cycle", request.client)
         self.cycle = cast("RequestResponseCycle", cycle)
-        cycle.keep_alive = self.parser.should_keep_alive()
+        cycle.keep_alive = self.parser.should_keep_alive() and not self._app.draining
         try:
             self._app.lane.enter(request)
             awaited, answer_of = request.begin()

@@ -54,11 +54,8 @@ class Served:
         self.road = road
         self.clock = clock or ManualClock()
         self.dispatch = FakeDispatch()
-        self.app = Windlass(
-            Settings(data_dir=data_dir, synchronous="off", **settings),
-            self.clock,
-            **({} if judged else {"jobs": lambda _: self.dispatch}),
-        )
+        given: dict[str, Any] = {} if judged else {"jobs": lambda _: self.dispatch}
+        self.app = Windlass(Settings(data_dir=data_dir, synchronous="off", **settings), self.clock, **given)
         self._beside = beside
         self._runner: asyncio.Runner = beside._runner if beside is not None else asyncio.Runner()
         self.client = self.new_client()

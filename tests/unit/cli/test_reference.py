@@ -22,14 +22,16 @@ COMMANDS = [
     "submit", "submission show", "submission list", "submission rejudge",
     "jobs", "job run", "job show", "job cancel", "runners",
     "products get", "products put", "products delete", "products list", "products import",
-    "products export", "products stats", "products rebuild", "products trigger", "products attack", "doctor",
+    "products export", "products stats", "products rebuild", "products trigger", "products attack",
+    "store copy", "doctor",
 ]  # fmt: skip
 
 HEAD = """\
 # Client commands
 
 These speak HTTP to a server; only [`windlass doctor`](#windlass-doctor) looks at the machine it is on, and
-takes `--json` alone, and [`windlass products trigger`](#windlass-products-trigger) at nothing.
+takes `--json` alone, [`windlass store copy`](#windlass-store-copy-from-to) at stores, with the same, and
+[`windlass products trigger`](#windlass-products-trigger) at nothing.
 `windlass runner` takes `--server`. The others take:
 
 - `--server URL`, or `WINDLASS_URL`: the server's address, `http://127.0.0.1:8000` unless told.
@@ -45,7 +47,8 @@ where that is the way to end it); 141 when the reader of its output went away. `
 
 `windlass queue send` and `windlass queue receive` are the same as `windlass send` and `windlass receive`,
 `windlass job list` is the same as `windlass jobs`. How the last ones are used:
-[submit programs](../how-to/submit.md), [run commands on other machines](../how-to/jobs.md).
+[submit programs](../how-to/submit.md), [run commands on other machines](../how-to/jobs.md),
+[move a store](../how-to/move.md).
 """
 
 

@@ -11,9 +11,17 @@ from typing import Any
 import msgspec
 import redis
 
-from windlass.errors import Invalid, QueueExists, QueueInUse, QueueNotFound, StoreUnavailable
+from windlass.errors import (
+    Invalid,
+    QueueExists,
+    QueueInUse,
+    QueueNotFound,
+    StartError,
+    StoreUnavailable,
+)
 from windlass.message import QueueInfo, QueueSettings
 from windlass.store.redis import library
+from windlass.store.redis.address import Address
 from windlass.store.redis.call import REGISTRY, Argument
 from windlass.store.redis.faults import unavailable
 from windlass.store.redis.link import Link
@@ -23,6 +31,8 @@ from windlass.store.redis.records import decode_settings, fields_of, info_of
 Ask = Callable[[str, int, Sequence[Argument]], Awaitable[Any]]
 """(verb, number of a queue, arguments): what its function answers."""
 
+COPYING = "copying"
+"""Field of the registry while what is there is the beginning of a copy."""
 AWAY = 5_000
 """How long no server may be there, ms, before that is why nobody extended a lease."""
 _TRIES = 20
@@ -48,6 +58,7 @@ class Administration:
 
     def open(self) -> bytes:
         """Read the registry; the installation's secret, made where there is none. Blocks."""
+        self._refuse_unfinished()
         secret: bytes = self._now("found", REGISTRY, secrets.token_bytes(32))
         self._read(self._now("all", REGISTRY))
         if self._now("beat", REGISTRY) > AWAY:
@@ -55,6 +66,15 @@ class Administration:
                 with contextlib.suppress(QueueNotFound):
                     self._now("resume", number)
         return secret
+
+    def _refuse_unfinished(self) -> None:
+        (key, *_) = self._link.key_of(REGISTRY)
+        try:
+            copying = self._link.topology.node(key.encode()).client.hexists(key, COPYING)
+        except redis.RedisError as error:
+            raise unavailable(error) from error
+        if copying:
+            raise unfinished(self._link.topology.address)
 
     def _now(self, verb: str, number: int, *args: Argument) -> Any:
         """Ask, and wait for the answer: before there is an event loop."""
@@ -243,6 +263,17 @@ class Administration:
         if self._link.refusal is not None:
             raise StoreUnavailable(self._link.refusal, retry_after=5)
         await self._ask("keep", REGISTRY, ["s", "touched", str(self._link.clock.now()), "quietly"])
+
+
+def unfinished(address: Address) -> StartError:
+    """What is said of a store in which a copy was begun and not finished."""
+    pattern = f"{address.prefix}:{{*"
+    return StartError(
+        f"The store {address} holds the beginning of a copy (`windlass store copy`) that was not finished:"
+        " nothing can be served from it. Take it away"
+        f" (redis-cli --scan --pattern '{pattern}' | xargs -d '\\n' redis-cli unlink, on each master of a"
+        " Cluster), and copy again: what it was copied from is as it was."
+    )
 
 
 def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:

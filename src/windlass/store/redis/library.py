@@ -15,8 +15,8 @@ from importlib.resources import files
 import redis
 
 _PARTS = (
-    "common", "lapse", "send", "send_with", "receive", "settle", "move", "expire", "look", "queue",
-    "registry",
+    "common", "lapse", "send", "send_with", "receive", "settle", "move", "expire", "look", "page",
+    "queue", "registry",
 )  # fmt: skip
 _FILLS = frozenset({"send", "send_with", "arrive", "configure", "register", "found"})
 """What fills a queue, and so stops when Redis has no memory left. All else goes on."""

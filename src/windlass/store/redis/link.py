@@ -6,7 +6,6 @@ import threading
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import redis
@@ -17,7 +16,7 @@ from windlass.errors import StoreClosed, StoreUnavailable
 from windlass.store.answers import Answers
 from windlass.store.base import Changes
 from windlass.store.redis import library
-from windlass.store.redis.batcher import TRIES, Batcher
+from windlass.store.redis.batcher import Batcher
 from windlass.store.redis.call import REGISTRY, TOLD, Bundle, Call
 from windlass.store.redis.clock import ServerClock
 from windlass.store.redis.durability import Confirmation, Durability
@@ -28,11 +27,11 @@ from windlass.store.redis.topology import Node, Topology
 
 log = structlog.get_logger("windlass.store")
 
-_QUEUE_KEYS = (
+QUEUE_KEYS = (
     "s", "m", "d", "r", "l", "y", "z", "zx", "x", "g", "o", "c", "e", "ex", "u", "dd", "ddx", "an", "anx",
     "t", "v", "w", "away",
 )  # fmt: skip
-_REGISTRY_KEYS = ("s", "names", "letters", "k", "ru", "due", "duev", "gone", "claimed")
+REGISTRY_KEYS = ("s", "names", "letters", "k", "ru", "due", "duev", "gone", "claimed")
 _LOOKS = frozenset(
     {"stats", "ready", "find", "peek", "oldest", "held", "untold", "stale_arrivals", "has_left", "destroy"}
 )
@@ -79,42 +78,6 @@ class Link:
             raise StoreUnavailable(self.refusal, retry_after=5)
         self._batcher(call.number).submit(call)
 
-    def submit_by_name(self, call: Call) -> None:
-        """The same, by the queue's name; one that is unknown here is looked for first."""
-        assert call.name is not None
-        number = self.memory.numbers.get(call.name)
-        if number is None:
-            self.loop = call.future.get_loop()
-            self._seek(call)
-        else:
-            call.number = number
-            self.submit(call)
-
-    def _seek(self, call: Call) -> None:
-        """Look for a queue's number, then send the call."""
-        lookup = Call(
-            call.future.get_loop().create_future(),
-            "lookup",
-            REGISTRY,
-            [call.name or ""],
-            partial(self._found, call),
-        )
-        lookup.fallback = call
-        self._batcher(REGISTRY).submit_from_thread(lookup)
-
-    def _found(self, call: Call, answer: bytes) -> None:
-        assert call.name is not None
-        number = int(answer) if answer else None
-        if number is None or number == call.number:
-            call.error = not_found(call.name)
-            self.answers.give([call], None)
-            return
-        self.memory.put(call.name, number)
-        call.number = number
-        if call.late is not None:
-            call.args = call.late(number)
-        self._batcher(number).submit_from_thread(call)
-
     def _batcher(self, number: int) -> Batcher:
         node = self.topology.node(self.key_of(number)[0].encode())
         batcher = self._batchers.get(node)
@@ -142,7 +105,7 @@ class Link:
         keys = self._keys.get(number)
         if keys is None:
             base = f"{self.prefix}:{{{number if number > 0 else 'r'}}}:"
-            names = _QUEUE_KEYS if number > 0 else _REGISTRY_KEYS
+            names = QUEUE_KEYS if number > 0 else REGISTRY_KEYS
             keys = [base + name for name in (names if self.topology.cluster else names[:1])]
             if len(self._keys) > 100_000:
                 self._keys.clear()
@@ -234,9 +197,6 @@ class Link:
     def failed(self, calls: Sequence[Call], error: StoreUnavailable) -> None:
         for call in calls:
             call.error = error
-        waiting = [call.fallback for call in calls if call.fallback is not None]
-        if waiting:
-            self.failed(waiting, error)
         self.answers.give(calls, None)
         try:
             self.topology.refresh(error.__cause__ if isinstance(error.__cause__, Exception) else None)
@@ -265,15 +225,12 @@ class Link:
 
     def _refused(self, bundle: Bundle, error: Exception) -> None:
         if isinstance(error, redis.ResponseError) and str(error).startswith("NOQUEUE"):
+            name = self.memory.names.get(bundle.number)
+            if name is not None:  # deleted, by another server; it may be there again under another number
+                self.memory.remove(name)
             for call in bundle.calls:
-                call.tries += 1
-                if call.name is not None and call.tries < TRIES:
-                    if self.memory.numbers.get(call.name) == bundle.number:
-                        self.memory.remove(call.name)
-                    self._seek(call)
-                else:
-                    call.error = not_found(call.name or str(call.number))
-                    self.answers.give([call], None)
+                call.error = not_found(name or str(bundle.number))
+            self.answers.give(bundle.calls, None)
             return
         log.error("call_failed", verb=bundle.verb, error=str(error))
         self.failed(bundle.calls, unavailable(error))

@@ -134,11 +134,12 @@ class RedisStore(Store):
         await self._administration.delete(name)
 
     async def queues(self, prefix: str = "", after: str = "", limit: int = 100) -> list[QueueInfo]:
-        await self.refresh()
+        self.calls["queues"] += 1
+        await self._administration.refresh()
         found: list[QueueInfo] = []
         while len(found) < limit:
             names = self._memory.page(prefix, after, limit - len(found))
-            infos = await asyncio.gather(*map(self.queue, names), return_exceptions=True)
+            infos = await asyncio.gather(*map(self._administration.info, names), return_exceptions=True)
             for info in infos:
                 if isinstance(info, QueueInfo):
                     found.append(info)
@@ -150,6 +151,7 @@ class RedisStore(Store):
         return found
 
     async def queue(self, name: str) -> QueueInfo:
+        self.calls["queue"] += 1
         return await self._administration.info(name)
 
     def queue_number(self, name: str) -> int:
@@ -162,11 +164,13 @@ class RedisStore(Store):
         return self._memory.ready.get(self._memory.number(name), 1)  # who does not know has to look
 
     async def totals(self) -> tuple[int, list[int]]:
-        await self.refresh()
+        self.calls["totals"] += 1
+        await self._administration.refresh()
         names = self._memory.page("", "", len(self._memory.names))
         totals = [0] * len(State)
         count = 0
-        for info in await asyncio.gather(*map(self.queue, names), return_exceptions=True):
+        infos = await asyncio.gather(*map(self._administration.info, names), return_exceptions=True)
+        for info in infos:
             if isinstance(info, QueueInfo):
                 count += 1
                 for state in State:
@@ -176,6 +180,10 @@ class RedisStore(Store):
         return count, totals
 
     async def learn(self, queue: str) -> bool:
+        self.calls["learn"] += 1
+        return await self._known(queue)
+
+    async def _known(self, queue: str) -> bool:
         if queue not in self._memory.numbers:
             number = await self._call("lookup", REGISTRY, [queue])
             if not number:
@@ -184,9 +192,11 @@ class RedisStore(Store):
         return True
 
     async def refresh(self) -> bool:
+        self.calls["refresh"] += 1
         return await self._administration.refresh()
 
     async def turn(self, work: str, seconds: float) -> bool:
+        self.calls["turn"] += 1
         return bool(await self._call("turn", REGISTRY, [work, round(seconds * 1000)]))
 
     def tell(self, topic: str, payload: bytes) -> None:
@@ -207,10 +217,10 @@ class RedisStore(Store):
         self.calls["send"] += 1
         try:
             call = self._send(queue, contents, options, once)
+        except QueueNotFound as error:
+            return _failed(error)
         except (TypeError, UnicodeError, ValueError) as error:
-            refused: asyncio.Future[Sent] = new_future()
-            refused.set_exception(StoreUnavailable(f"The store cannot take this: {error}."))
-            return refused
+            return _failed(StoreUnavailable(f"The store cannot take this: {error}."))
         return self._on_its_way(call)
 
     def _send(
@@ -218,13 +228,13 @@ class RedisStore(Store):
     ) -> Call:
         size = sum(map(len, contents))
         if options is None and once is None:
-            call = self._named("send", queue, contents, None, parts=1, label=len(contents), size=size)
+            call = self._named("send", queue, contents, _whole, parts=1, label=len(contents), size=size)
             call.decode = partial(_sent, call, len(contents))
         else:
             args: list[Argument] = [once.key, once.fingerprint] if once is not None else ["", ""]
             for content, each in zip(contents, options or [Options()] * len(contents), strict=True):
                 args += [content, _packed(each)]
-            call = self._named("send_with", queue, args, None)
+            call = self._named("send_with", queue, args, _whole)
             call.decode = partial(_sent_with, call)
         return call
 
@@ -246,7 +256,12 @@ class RedisStore(Store):
         def abandoned() -> bool:
             return future.cancelled() or (caller is not None and caller.disconnected)
 
-        call = self._named("receive", queue, args, None, parts=1, size=limit * _ROOM, abandoned=abandoned)
+        try:
+            call = self._named(
+                "receive", queue, args, _whole, parts=1, size=limit * _ROOM, abandoned=abandoned
+            )
+        except QueueNotFound as error:
+            return _failed(error)
         call.future = future
         call.decode = partial(_received, call)
         if claim is not None and self._unmarked(queue):
@@ -257,14 +272,15 @@ class RedisStore(Store):
         self, queue: str, acknowledgements: Sequence[Acknowledgement]
     ) -> Awaitable[list[Settled]]:
         self.calls["acknowledge"] += 1
-        if not acknowledgements:  # none of many receipts was ever issued
-            return self._there(queue)
-        return self._settle(queue, acknowledgements)
-
-    async def _there(self, queue: str) -> list[Settled]:
-        if not await self.learn(queue):
+        try:
             self._memory.number(queue)
-        return []
+        except QueueNotFound as error:
+            return _failed(error)
+        if acknowledgements:
+            return self._settle(queue, acknowledgements)
+        nothing = new_future()  # none of many receipts was ever issued
+        nothing.set_result([])
+        return nothing
 
     def _settle(self, queue: str, acks: Sequence[Acknowledgement]) -> Awaitable[list[Settled]]:
         def args(number: int) -> list[Argument]:
@@ -299,9 +315,12 @@ class RedisStore(Store):
 
     def extend(self, queue: str | None, extensions: Sequence[Extension]) -> Awaitable[list[int | Settled]]:
         self.calls["extend"] += 1
-        if queue is not None:
+        if queue is None:
+            return self._extend_anywhere(extensions)
+        try:
             return self._on_its_way(self._extension(queue, extensions))
-        return self._extend_anywhere(extensions)
+        except QueueNotFound as error:
+            return _failed(error)
 
     def _extension(self, queue: str | None, extensions: Sequence[Extension], number: int = 0) -> Call:
         def args(of: int) -> list[Argument]:
@@ -331,7 +350,7 @@ class RedisStore(Store):
         async def extend(number: int, places: Sequence[int]) -> None:
             call = self._extension(None, [extensions[place] for place in places], number)
             try:
-                found = await self._on_its_way(call, named=False)
+                found = await self._on_its_way(call)
             except QueueNotFound:
                 return
             for place, until in zip(places, found, strict=True):
@@ -405,15 +424,15 @@ class RedisStore(Store):
         while moved < limit:  # a bite a call, so that others get their turn
             if elsewhere:
                 call = Call(new_future(), "redrive", number, [limit - moved, of], _whole)
-                reply = await self._on_its_way(call, named=False)
+                reply = await self._on_its_way(call)
             else:
                 call = self._named("redrive", queue, [limit - moved, ""], _whole)
                 reply = await self._on_its_way(call)
             await self._upkeep.move(call.number, reply[5])
             moved += reply[0][0]
             if reply[0][1]:
-                letters = (await self.queue(queue)).settings.dead_letter
-                if elsewhere or letters is None or not await self.learn(letters):
+                letters = (await self._administration.info(queue)).settings.dead_letter
+                if elsewhere or letters is None or not await self._known(letters):
                     return moved, True
                 elsewhere, number, of = True, self._memory.number(letters), str(call.number)
         return moved, False
@@ -490,13 +509,12 @@ class RedisStore(Store):
 
     async def _of_claimed(self, verb: str, args: Sequence[Argument]) -> list[tuple[int, Any]]:
         """What the queues answer in which there may be claims."""
-        numbers = sorted(self._memory.claimed)
+        numbers = sorted({int(number) for number in await self._call("claimed", REGISTRY, [])})
 
         async def ask(number: int) -> Any:
             try:
                 return await self._call(verb, number, args)
             except QueueNotFound:
-                self._memory.claimed.discard(number)
                 return []
 
         return list(zip(numbers, await asyncio.gather(*map(ask, numbers)), strict=True))
@@ -573,15 +591,17 @@ class RedisStore(Store):
         return list(self._memory.runners.values())
 
     async def runner(self, number: int) -> Runner | None:
+        self.calls["runner"] += 1
         packed = await self._call("runner", REGISTRY, [number])
         return decode_runner(packed) if packed else None
 
     # --- calls ------------------------------------------------------------------------------------
 
     def _named(
-        self, verb: str, queue: str, args: Sequence[Argument], decode: Callable[[Any], Any] | None, **how: Any
+        self, verb: str, queue: str, args: Sequence[Argument], decode: Callable[[Any], Any], **how: Any
     ) -> Call:
-        return Call(new_future(), verb, 0, args, decode or _whole, name=queue, **how)
+        """A call for a queue. Raises QueueNotFound where that is not known here."""
+        return Call(new_future(), verb, self._memory.number(queue), args, decode, name=queue, **how)
 
     def _about(
         self,
@@ -591,33 +611,25 @@ class RedisStore(Store):
         decode: Callable[[Any], Any],
         **how: Any,
     ) -> Call:
-        """A call about messages, whose names depend on the queue's number."""
-        number = self._memory.numbers.get(queue)
-        made = args(number) if number is not None else []
-        call = Call(new_future(), verb, number or 0, made, decode, name=queue, **how)
-        if number is None:
-            call.late = args
-        return call
+        """A call about messages, which are called by where they were sent to."""
+        return self._named(verb, queue, args(self._memory.number(queue)), decode, **how)
 
-    def _on_its_way(self, call: Call, *, named: bool = True) -> asyncio.Future[Any]:
+    def _on_its_way(self, call: Call) -> asyncio.Future[Any]:
         try:
-            if named:
-                self._link.submit_by_name(call)
-            else:
-                self._link.submit(call)
+            self._link.submit(call)
         except WindlassError as error:
             call.future.set_exception(error)
         return call.future
 
     async def _call(self, verb: str, number: int, args: Sequence[Argument]) -> Any:
-        return await self._on_its_way(Call(new_future(), verb, number, args, _whole), named=False)
+        return await self._on_its_way(Call(new_future(), verb, number, args, _whole))
 
     def _unmarked(self, queue: str) -> bool:
         return self._memory.numbers.get(queue) not in self._memory.claimed
 
     async def _mark(self, queue: str) -> None:
         """Note, before there is one, that there are claims in a queue."""
-        if await self.learn(queue):
+        if await self._known(queue):
             number = self._memory.number(queue)
             await self._call("mark_claimed", REGISTRY, [number])
             self._memory.claimed.add(number)
@@ -629,6 +641,12 @@ class RedisStore(Store):
 
 def _whole(reply: Any) -> Any:
     return reply
+
+
+def _failed(error: WindlassError) -> asyncio.Future[Any]:
+    future = new_future()
+    future.set_exception(error)
+    return future
 
 
 def _optional(value: str | bytes | None) -> Argument:

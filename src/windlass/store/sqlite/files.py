@@ -14,13 +14,15 @@ import apsw
 import msgspec
 import structlog
 
+from windlass.directory import sync_directory
 from windlass.errors import StartError, StoreDamaged, StoreTooNew
-from windlass.store.sqlite.lock import sync_directory
 
 log = structlog.get_logger("windlass.store")
 
 DATABASE = "windlass.db"
-_PAGE = 8_192
+COPY = f"{DATABASE}.copy"
+"""What `windlass store copy` writes until it is whole."""
+PAGE = 8_192
 """Bytes of a page. Twice SQLite's usual: a batch writes a fifth faster, single messages as fast as before."""
 _CACHE_KIB = 64 * 1024
 BUSY_TIMEOUT = 5_000
@@ -52,6 +54,8 @@ def open_database(data_dir: Path, synchronous: str, *, killed: bool) -> apsw.Con
     path = data_dir / DATABASE
     wal = path.with_name(path.name + "-wal")
     with refusing(path):
+        if (data_dir / COPY).exists():
+            raise unfinished(data_dir)
         if not path.exists():
             if wal.exists() and wal.stat().st_size:
                 raise damaged(path, f"it is not there, but its log {wal.name} is")
@@ -99,7 +103,7 @@ def _create(path: Path) -> None:
     part.unlink(missing_ok=True)
     part.with_name(part.name + "-journal").unlink(missing_ok=True)
     with contextlib.closing(apsw.Connection(str(part))) as db:
-        db.execute(f"PRAGMA page_size = {_PAGE}")
+        db.execute(f"PRAGMA page_size = {PAGE}")
         migrate(db, path)
         db.execute("INSERT INTO meta (name, value) VALUES ('secret', ?)", (os.urandom(32),))
     with part.open("rb+") as file:
@@ -129,6 +133,15 @@ def damaged(path: Path, reason: str) -> StoreDamaged:
     return StoreDamaged(
         f"The database {path} is damaged: {reason}. Nothing was changed. Put back a back-up, or move the"
         " directory away and start with an empty one; `sqlite3 windlass.db .recover` may save some of it."
+    )
+
+
+def unfinished(data_dir: Path) -> StartError:
+    """What is said of a directory in which a copy was begun and not finished."""
+    return StartError(
+        f"In {data_dir} there is the beginning of a copy (`windlass store copy`) that was not finished:"
+        f" nothing can be served from it. Take it away (rm {data_dir / COPY}*), and copy again: what it was"
+        " copied from is as it was."
     )
 
 

@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from windlass.clock import Clock
+from windlass.directory import DirectoryLock
 from windlass.errors import QueueNotFound
 from windlass.message import (
     Acknowledgement,
@@ -33,7 +34,6 @@ from windlass.message import (
 from windlass.store.base import Caller, Changes, Key, Runner, Store
 from windlass.store.operation import Acknowledge, Extend, Operation, Receive, Send
 from windlass.store.sqlite import administration, counts, files, settling
-from windlass.store.sqlite.lock import DirectoryLock
 from windlass.store.sqlite.memory import Memory, QueueState, decode_settings
 from windlass.store.sqlite.operation import Step
 from windlass.store.sqlite.reading import Readers

@@ -103,8 +103,9 @@ local function next_due(q)
     local dead = first_score(q, 'z')
     if dead then at(dead + q.retention) end
     for rank = 0, 9 do
-      local first = call('ZRANGEBYSCORE', q.b .. 'r', text(rank * RANK), '(' .. text((rank + 1) * RANK), 'WITHSCORES', 'LIMIT', 0, 1)
-      if first[2] then at(math.floor((first[2] - rank * RANK) / 128) + EPOCH + q.retention) end
+      local first = call('ZRANGEBYSCORE', q.b .. 'r', text(rank * RANK), '(' .. text((rank + 1) * RANK), 'LIMIT', 0, 1)[1]
+      -- Its place does not tell: one that was copied from a store of another kind has a low one.
+      if first then at(struct.unpack('>I6', call('HGET', q.b .. 'm', first), 2) + q.retention) end
     end
   end
   if call('EXISTS', q.b .. 'v') == 1 then at(q.now) end

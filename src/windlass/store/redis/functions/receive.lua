@@ -19,7 +19,7 @@ local function hand_out(q, member, m, raw, d, lease, holder, claim)
   local due = q.now + (lease == -1 and q.lease or lease)
   d[D.state], d[D.due], d[D.token], d[D.count], d[D.since], d[D.holder], d[D.claim], d[D.tentative], d[D.plain] =
     LEASED, due, d[D.token] + 1, d[D.count] + 1, q.now, holder, claim or false, claim and true or false,
-    m.plain and q.history <= 0
+    m.plain and q.history <= 0 or false
   d[D.longest] = 0
   call('ZREM', q.b .. 'r', member)
   call('ZADD', q.b .. 'l', text(due), member)

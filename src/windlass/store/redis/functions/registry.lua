@@ -38,6 +38,9 @@ verbs.lookup = function(keys, args) return call('HGET', registry(keys) .. 'names
 -- number: one that was never given out. args: time, server, of what
 writers.number = function(keys, args) return call('HINCRBY', keys[1], args[3], 1) end
 
+-- claimed: queues with claims.
+verbs.claimed = function(keys) return call('SMEMBERS', registry(keys) .. 'claimed') end
+
 -- mark_claimed: args: time, server, number
 writers.mark_claimed = function(keys, args) return call('SADD', registry(keys) .. 'claimed', args[3]) end
 
@@ -56,7 +59,7 @@ writers.turn = function(keys, args)
 end
 
 -- tell: something for all other servers. args: time, server, topic, payload
-verbs.tell = function(keys, args)
+writers.tell = function(keys, args)
   return call('SPUBLISH', registry(keys) .. 't', args[2] .. ' ' .. args[3] .. ' ' .. args[4])
 end
 
