@@ -173,10 +173,13 @@ class _Listener(threading.Thread):
                     asked = True
                 continue
             silent_since, asked = now, False
+            number = self._channels.get(message["channel"])
+            if number is None:
+                continue  # it was on its way when its channel was let go of
             if message["type"] == "smessage":
-                self._news.heard(self._channels[message["channel"]], message["data"])
+                self._news.heard(number, message["data"])
             elif message["type"] == "ssubscribe":
-                self._news.look([self._channels[message["channel"]]])
+                self._news.look([number])
 
     def _follow(self, subscription: Any) -> None:
         """Subscribe to what is wanted, and to nothing else."""
