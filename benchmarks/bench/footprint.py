@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,7 +28,8 @@ class Footprint:
 
 
 def fields(size: int) -> Mapping[str, object]:
-    return {"content": "x" * size}
+    """What cannot be compressed, as most short contents cannot: Redis does that where it can."""
+    return {"content": secrets.token_urlsafe(size)[:size]}
 
 
 def on_sqlite(options: Options, size: int) -> Footprint:
