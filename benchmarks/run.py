@@ -11,7 +11,21 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 
 from bench.processes import BenchmarkError
 from bench.results import Options, console
-from bench.suites import batch, dedup, flat, fleet, http, jobs, longpoll, peers, products, profile, sandbox
+from bench.suites import (
+    batch,
+    dedup,
+    flat,
+    fleet,
+    http,
+    jobs,
+    longpoll,
+    peers,
+    products,
+    profile,
+    sandbox,
+    scale,
+    store,
+)
 from bench.suites import filter as bloom_filter
 
 SUITES = {
@@ -27,6 +41,8 @@ SUITES = {
     "filter": bloom_filter,
     "products": products,
     "dedup": dedup,
+    "store": store,
+    "scale": scale,
 }
 
 

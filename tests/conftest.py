@@ -13,6 +13,7 @@ import pytest
 from fastapi import routing
 from hypothesis import HealthCheck, settings
 
+from tests.postgresql import PostgreSQL
 from windlass.store.sqlite import upkeep
 
 # A busy machine is slow, which is no defect. With CI=true the examples are the same each time: what fails
@@ -60,3 +61,11 @@ def _known_models() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(routing, "create_model_field", made)
         yield
+
+
+@pytest.fixture(scope="session")
+def postgresql() -> Iterator[PostgreSQL]:
+    """One for all tests of a session that want one; `database()` of it is empty."""
+    server = PostgreSQL()
+    yield server
+    server.close()

@@ -37,17 +37,21 @@ def until(condition: Callable[[], T], within: float = 60.0, what: str = "the con
         time.sleep(0.01)
 
 
-def free_port() -> int:
+def free_port(*above: int) -> int:
     """A port nobody listens on, below the range the kernel gives to outgoing connections.
+
+    The ports that are as far `above` it are free as well.
 
     A port from that range would be wrong for a server that is killed and started again on it: a client
     that tries to reconnect meanwhile can be given the very port as its own, and then talks to itself.
     """
     while True:
-        port = random.randrange(10_240, 32_768)
-        with contextlib.suppress(OSError), socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", port))
+        port = random.randrange(10_240, 32_768 - max(above, default=0))
+        with contextlib.suppress(OSError):
+            for distance in (0, *above):
+                with socket.socket() as probe:
+                    probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    probe.bind(("127.0.0.1", port + distance))
             return port
 
 

@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import msgspec
+from sqlalchemy import update
 
 from windlass.clock import ManualClock
 from windlass.ids import Ids
 from windlass.judge.jobs import JobSpec
 from windlass.judge.problem import Problem, ProblemMeta
 from windlass.judge.service import Judge
+from windlass.judge.tables import files
 
 T = TypeVar("T")
 
@@ -84,8 +86,10 @@ def once(verb: str, error: BaseException) -> Callable[[str], None]:
 class Bench:
     """A judge on a directory, in a loop of its own, with a clock that the test moves."""
 
-    def __init__(self, folder: Path, dispatch: FakeDispatch | None = None) -> None:
+    def __init__(self, folder: Path, dispatch: FakeDispatch | None = None, *, url: str | None = None) -> None:
+        """`url` is that of a PostgreSQL for its tables and files; None: they are in the directory."""
         self.folder = folder
+        self.url = url
         self.dispatch = dispatch or FakeDispatch()
         self.clock = ManualClock()
         self._runner = asyncio.Runner()
@@ -93,7 +97,9 @@ class Bench:
 
     def open(self) -> None:
         self.folder.mkdir(exist_ok=True)
-        self.judge = Judge.open(self.folder, Ids(b"k" * 32), self.clock, self.dispatch, synchronous="off")
+        self.judge = Judge.open(
+            self.folder, Ids(b"k" * 32), self.clock, self.dispatch, url=self.url, synchronous="off"
+        )
 
     def reopen(self) -> None:
         """End it without a word and begin again on the same directory."""
@@ -128,6 +134,12 @@ class Bench:
         """One sweep of the whole outbox, with nobody else at it."""
         self.run(self.judge.sweeper.stop())
         return self.run(self.judge.outbox.sweep())
+
+    def collect(self) -> int:
+        """A collection of files an hour later: nobody holds any."""
+        if self.url is not None:
+            self.judge._database.change(lambda c: c.execute(update(files).values(held_until=0)) and None)
+        return self.run(self.judge.collect())
 
     def close(self) -> None:
         self.run(self.judge.stop())

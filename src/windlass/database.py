@@ -3,7 +3,8 @@
 Steps that write are functions of a connection. One thread runs them; those that arrive while a commit is
 on its way share the next one, each behind a savepoint of its own, so that many small writes cost one fsync.
 A step has to bear being run again: where the database refuses a commit that several share, each gets one of
-its own.
+its own; and one that ran into another server's (both add the same row, or each waits for the other) is run
+again, and sees what that one did.
 
 A database beyond the network may fall silent in the middle of a query. It has `patience` seconds for each
 answer; then the connection is given up, whoever waits is told that the database is away, and the next one
@@ -26,7 +27,7 @@ from typing import Any, Generic, TypeVar
 from urllib.parse import quote
 
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import DatabaseError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError, DBAPIError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from windlass.errors import (
@@ -45,8 +46,14 @@ Step = Callable[[Connection], R]
 PATIENCE = 10.0
 """Seconds."""
 _READERS = 4
+CONNECTIONS = _READERS + 1
+"""To PostgreSQL, at most, of each of these. All servers together may have its `max_connections`, 100."""
+_AGAIN = 3
+"""Times that a step is run again when it ran into another server's."""
 _MOST = 100
 """Steps that share a commit at most."""
+_COLLISIONS = {"23505", "40001", "40P01"}
+"""SQLSTATEs of who ran into somebody: a row of that key is there now, a serialization failure, a deadlock."""
 _AWAY = {"25006", "42501", "42P01", "42703"}
 """SQLSTATEs that say that what was there at the start is not: leave to write, a table, a column."""
 
@@ -93,16 +100,18 @@ class Database:
         synchronous: str = "full",
         patience: float = PATIENCE,
         read_only: bool = False,
+        schema: str | None = None,
     ) -> None:
         """Open `url` and have `migrate` make or update its tables. Raises StartError; blocks.
 
         `owner` is the part that it is called by when something is wrong with it. `synchronous` is SQLite's,
-        `patience` is for all others. With `read_only` nothing in it can be changed, nor is it made.
+        `patience` is for all others. With `read_only` nothing in it can be changed, nor is it made. `schema`
+        is where PostgreSQL has the tables whose metadata names none.
         """
         self._name = f"{owner}'s database"
         self._patience = float("inf") if url.startswith("sqlite") else patience
         try:
-            self._writer, self._reader = _engines(url, synchronous, patience, read_only=read_only)
+            self._writer, self._reader = _engines(url, synchronous, patience, schema, read_only=read_only)
         except (SQLAlchemyError, ImportError, ValueError) as error:  # no URL, or of no driver that is here
             raise self._cannot_open(url, error) from error
         self._writing = ThreadPoolExecutor(1, f"windlass-{owner}-writer")
@@ -157,6 +166,22 @@ class Database:
         except SQLAlchemyError as error:
             raise self._told(error) from error
 
+    def beside(self, step: Step[R]) -> R:
+        """Run a step that writes in a transaction of its own, beside the writer, for those who may block.
+
+        For what is long, in databases that let several write: SQLite does not.
+        """
+        if self._closed:
+            raise StoreClosed
+        for left in range(_AGAIN, -1, -1):
+            try:
+                with self._writer.begin() as connection:
+                    return step(connection)
+            except SQLAlchemyError as error:
+                if not (left and _collided(error)):
+                    raise self._told(error) from error
+        raise AssertionError
+
     def close(self) -> None:
         """Finish what is under way, then refuse everything. Blocks."""
         with self._lock:
@@ -203,8 +228,8 @@ class Database:
             retry_after=10,
         )
 
-    def _commit(self, calls: list[_Call[Any]]) -> None:
-        for_all = False
+    def _commit(self, calls: list[_Call[Any]], again: int = _AGAIN) -> None:
+        for_all = ended = False
         """Whether what goes wrong would go wrong for each alone: a lock is waited for once."""
         try:
             for call in calls:
@@ -215,13 +240,18 @@ class Database:
                 for_all = False
                 for call in calls:
                     call.attempt(connection)
+                ended = True
         except Exception as error:  # noqa: BLE001 - it is for whoever waits, never the writer's end
-            if len(calls) == 1 or for_all:
-                for call in calls:
-                    call.future.set_exception(self._told(error))
-            else:
+            # A connection that broke in the commit tells nobody whether it was one: nothing is done twice.
+            for_all |= ended and isinstance(error, DBAPIError) and error.connection_invalidated
+            if len(calls) > 1 and not for_all:
                 for call in calls:
                     self._commit([call])
+            elif again and not for_all and _collided(error):
+                self._commit(calls, again - 1)
+            else:
+                for call in calls:
+                    call.future.set_exception(self._told(error))
             return
         for call in calls:
             call.settle()
@@ -255,21 +285,37 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
+def is_postgresql(url: str) -> bool:
+    """Whether a URL, which may be nonsense, is one of PostgreSQL."""
+    return url.partition(":")[0].partition("+")[0] in ("postgres", "postgresql")
+
+
+def _collided(error: Exception) -> bool:
+    """Whether a step ran into another server's, which is done now: it may go well when it is run again."""
+    return isinstance(error, DBAPIError) and getattr(error.orig, "sqlstate", None) in _COLLISIONS
+
+
 def _identity(path: str) -> tuple[int, int]:
     """What a file is, whatever it is called."""
     found = os.stat(path)  # noqa: PTH116 - before each step: a Path takes twice as long
     return found.st_dev, found.st_ino
 
 
-def _engines(url: str, synchronous: str, patience: float, *, read_only: bool) -> tuple[Engine, Engine]:
+def _engines(
+    url: str, synchronous: str, patience: float, schema: str | None, *, read_only: bool
+) -> tuple[Engine, Engine]:
     """An engine to write with and one to read with; one and the same where the database lets both be."""
     where = make_url(url)
     if where.drivername in ("postgres", "postgresql"):
         where = where.set(drivername="postgresql+psycopg")
     if not where.drivername.startswith("sqlite"):
-        engine = create_engine(where, pool_size=_READERS + 1, pool_pre_ping=True, pool_timeout=patience)
+        engine = create_engine(
+            where, pool_size=CONNECTIONS, max_overflow=0, pool_pre_ping=True, pool_timeout=patience
+        )
         if where.drivername == "postgresql+psycopg":
             _be_patient(engine, patience, read_only=read_only)
+        if schema is not None:
+            engine = engine.execution_options(schema_translate_map={None: schema})
         return engine, engine
     if read_only:
         path = f"file:{quote(where.database or '')}?mode=ro"

@@ -320,6 +320,12 @@ class StoreTooNew(StartError):
     code = "store_too_new"
 
 
+class JudgeElsewhere(StartError):
+    """The judge cannot be in this database."""
+
+    code = "judge_elsewhere"
+
+
 class StoreDamaged(StartError):
     """The database is damaged."""
 

@@ -8,9 +8,19 @@ import sys
 import structlog
 
 
-def configure(log_format: str, *, quiet: bool = False) -> None:
-    """Send all records to stderr in one shape, the standard library's too; `quiet`: only what goes wrong."""
+def configure(log_format: str, *, quiet: bool = False, worker: int | None = None) -> None:
+    """Send all records to stderr in one shape, the standard library's too; `quiet`: only what goes wrong.
+
+    `worker`: which of several processes this is; each line says so.
+    """
+
+    def tell_worker(_: object, __: str, event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        if worker is not None:
+            event["worker"] = worker
+        return event
+
     shared: list[structlog.typing.Processor] = [
+        tell_worker,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -60,9 +60,25 @@ class Settings(BaseSettings):
     failed_jobs_kept: float = Field(
         2_592_000, gt=0, description="Seconds that a job which has failed is kept, with what it was."
     )
+    workers: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Processes that serve the one address. More than one need a store on Redis, PostgreSQL"
+        " and `redis`.",
+    )
+    drain_delay: float | None = Field(
+        None,
+        ge=0,
+        le=3600,
+        description="Seconds that a server told to stop goes on serving while its /health answers 503, so"
+        " that a balancer in front sends it no more. Unset: 3 with a store on Redis, else 0.",
+    )
     drain_timeout: float = Field(10, ge=0, description="Seconds that a stop waits for requests under way.")
     database: str | None = Field(
-        None, description="URL of the products' database. Unset: SQLite, in the data directory."
+        None,
+        description="URL of the database: products and, in PostgreSQL, the judge. Unset: SQLite, in the data"
+        " directory.",
     )
     redis: str | None = Field(
         None,
@@ -111,6 +127,13 @@ class Settings(BaseSettings):
         8_388_608, ge=0, description="Memory for absent ids that the filter let pass."
     )
     negative_cache_seconds: float = Field(60, gt=0, le=86_400, description="Seconds that those are kept.")
+
+    @property
+    def drain_seconds(self) -> float:
+        """How long the first step of a stop lasts."""
+        if self.drain_delay is not None:
+            return self.drain_delay
+        return 0 if self.store is None else 3  # alone, nobody takes over
 
     @property
     def bloom_state_key(self) -> str:

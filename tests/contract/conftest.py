@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,16 @@ from sqlalchemy.engine import Engine
 
 from tests.contract.bench import Bench, Ground
 from tests.contract.keeping import House
-from tests.postgresql import PostgreSQL
+from tests.contract.servers import OneSQLite, Several
+from tests.redis_cluster import RedisCluster
 from tests.redis_server import RedisServer, shared_redis
 from windlass.catalogue.service import DATABASE
 from windlass.clock import ManualClock
 from windlass.database import sqlite_url
 from windlass.store import Store, open_store
+from windlass.store.redis.address import parse
+from windlass.store.redis.call import REGISTRY
+from windlass.store.redis.store import RedisStore
 
 
 class OnSQLite:
@@ -45,11 +51,11 @@ class OnSQLite:
 
 
 class OnRedis:
-    """A store on a Redis that is emptied for it."""
+    """A store on a Redis, or on a Cluster, that is emptied for it."""
 
-    def __init__(self, server: RedisServer) -> None:
+    def __init__(self, server: RedisServer | RedisCluster) -> None:
         server.empty()
-        self.directory = server.folder
+        self.directory = (server.nodes[0] if isinstance(server, RedisCluster) else server).folder
         self._url = server.url
 
     def open(self, clock: ManualClock) -> Store:
@@ -60,19 +66,22 @@ class OnRedis:
         store.close()
 
 
-BACKENDS = ("sqlite", "redis")
+BACKENDS = ("sqlite", "redis", pytest.param("cluster", marks=pytest.mark.storm))
+
+
+@functools.cache
+def shared_cluster() -> RedisCluster:
+    """Three masters for all tests of this process."""
+    cluster = RedisCluster()
+    atexit.register(cluster.close)
+    return cluster
 
 
 def ground(backend: str, home: Path) -> Ground:
     """Where a backend's store lies."""
-    return OnSQLite(home) if backend == "sqlite" else OnRedis(shared_redis())
-
-
-@pytest.fixture(scope="session")
-def postgresql() -> Iterator[PostgreSQL]:
-    server = PostgreSQL()
-    yield server
-    server.close()
+    if backend == "sqlite":
+        return OnSQLite(home)
+    return OnRedis(shared_cluster() if backend == "cluster" else shared_redis())
 
 
 @pytest.fixture(scope="session")
@@ -106,5 +115,35 @@ def statements() -> Iterator[list[str]]:
 def on_disk(tmp_path: Path) -> Iterator[House]:
     """A catalogue in SQLite, its filter in a file beside it."""
     made = House(sqlite_url(tmp_path / DATABASE), tmp_path, None)
+    yield made
+    made.close()
+
+
+class OneRedis(Several):
+    """One Redis, emptied for it."""
+
+    def __init__(self, home: Path, clock: ManualClock) -> None:
+        super().__init__(home, clock)
+        shared_redis().empty()
+        self._stores: list[RedisStore] = []
+
+    def open(self) -> Store:
+        for store in self._stores[:1]:  # it is there, though in a time that stands still nothing shows it
+            store._administration._now("beat", REGISTRY)
+        self._stores.append(RedisStore(parse(shared_redis().url), clock=self.clock))
+        return self._stores[-1]
+
+    def close(self) -> None:
+        for store in self._stores:
+            store.close()
+
+
+SHARED: dict[str, Callable[[Path, ManualClock], Several]] = {"one-sqlite": OneSQLite, "one-redis": OneRedis}
+"""Stores that several servers have open at once."""
+
+
+@pytest.fixture(params=["one-sqlite", pytest.param("one-redis", marks=pytest.mark.storm)])
+def several(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Several]:
+    made = SHARED[request.param](tmp_path / "shared", ManualClock())
     yield made
     made.close()

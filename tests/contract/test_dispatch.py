@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from tests.contract.bench import Bench
+from tests.contract.http.served import settled
 from tests.contract.yard import SECRET, Gone, Yard, result
-from windlass.dispatch import Control, Delivery, Dispatch, Job
+from windlass.dispatch import Control, Delivery, Dispatch, Job, runners
 from windlass.dispatch.labels import JOBS
 from windlass.errors import (
     CodeLinkInvalid,
@@ -423,9 +424,9 @@ def test_7_who_only_looks_is_in_nobodys_way(yard: Yard) -> None:
     yard.dispatch.leases.on_start(away)
     assert yard.claim(runner) is not None
     assert yard.run(lambda d: d.leases.confirm(runner, job_id)).owner == "s"
-    assert [jobs for _, _, jobs in yard.dispatch.seen()] == [1]
+    assert [jobs for _, _, jobs in yard.run(lambda d: d.seen())] == [1]
     yard.advance(31)
-    assert [jobs for _, _, jobs in yard.dispatch.seen()] == [0]
+    assert [jobs for _, _, jobs in yard.run(lambda d: d.seen())] == [0]
 
 
 def test_7_fetching_the_source_confirms(yard: Yard) -> None:
@@ -742,7 +743,10 @@ def test_a_job_goes_out_with_the_commit_that_brings_it(yard: Yard, monkeypatch: 
 
     yard.run(scenario)
     assert order[2:4] == ["send", "receive"]
-    assert sorted(order[4:]) == ["receive done", "send done"]  # and the one behind did not look in vain
+    done = ["receive done", "send done"]
+    assert set(order[4:]) >= set(done)
+    if not yard.bench.store.shared:  # else the two may travel one after the other
+        assert sorted(order[4:]) == done  # and the one behind did not look in vain
 
 
 def test_a_job_that_is_not_taken_in_after_all_leaves_who_waits_in_line(yard: Yard) -> None:
@@ -775,7 +779,8 @@ def test_new_jobs_come_with_the_commit_of_the_results(yard: Yard, monkeypatch: p
     results = [(job_id, result(2, 1)) for job_id in held]
     refusals, deliveries = yard.run(lambda d: d.results.exchange(runner, results, "c1", 2))
     assert (refusals, [each.job_id for each in deliveries]) == ([None, None], jobs[2:4])
-    assert order[:2] == ["acknowledge", "receive"]
+    if not yard.bench.store.shared:  # else it is asked first what the runner holds
+        assert order[:2] == ["acknowledge", "receive"]
     assert yard.bench.counts(JOBS) == {"leased": 2, "ready": 1}
     # The answer was lost: the same results, and the same claim.
     again = yard.run(lambda d: d.results.exchange(runner, results, "c1", 2))
@@ -839,7 +844,7 @@ def test_8_only_the_hash_of_a_token_is_on_the_disk(yard: Yard) -> None:
     assert yard.dispatch.runners.known(token) is runner
     yard.crash()
     assert yard.dispatch.runners.known(token).id == runner.id
-    files = [path for path in yard.bench.directory.iterdir() if path.is_file()]
+    files = [path for path in yard.bench.directory.rglob("*") if path.is_file()]
     assert files
     assert not any(token.encode() in path.read_bytes() for path in files)
 
@@ -859,6 +864,8 @@ def test_8_an_identity_ends_seven_days_after_the_last_sign_of_life(yard: Yard) -
     yard.crash()
     assert yard.dispatch.runners.known(token).id == runner.id
     yard.clock.advance(7 * 24 * 3600)
+    if yard.bench.store.shared:  # another server may have seen it since its last note
+        yard.clock.advance(runners._SHOWN_EVERY / 1000)
     with pytest.raises(RunnerUnknown):
         yard.dispatch.runners.known(token)
     yard.clock.advance(2 * 3600)
@@ -881,6 +888,12 @@ def test_8_who_registers_has_those_of_long_ago_forgotten(yard: Yard) -> None:
 
     yard.run(register)
     assert [runner.name for runner in yard.dispatch.runners.all()] == ["r7", "new", "new", "new"]
+    if yard.bench.store.shared:  # what was heard on the way may bring some back, until more is heard
+
+        async def heard(dispatch: Dispatch) -> None:
+            await settled(lambda: len(dispatch.runners) == 4)
+
+        yard.run(heard)
     assert len(yard.dispatch.runners) == len(yard.bench.store.runners()) == 4
 
 

@@ -48,6 +48,7 @@ class Yard:
             failed_kept=self.failed_kept,
         )
         self.dispatch.outcomes.listen(self._listen)
+        self.dispatch.outcomes.at_once = True
 
     async def _listen(self, job_id: str, owner: str, generation: int, outcome: dict[str, Any]) -> None:
         if self.deaf:
@@ -68,7 +69,7 @@ class Yard:
 
     def stop(self) -> None:
         self.run(lambda d: d.stop())
-        self.bench.loop.run_until_complete(self.queues.reaper.stop())
+        self.bench.loop.run_until_complete(self.queues.stop())
 
     def settle(self) -> None:
         """Let time bring what it brings, and ends be told."""
@@ -104,7 +105,7 @@ class Yard:
 
     def again(self, runner: Runner) -> Runner:
         """The same runner, as a server knows it that was started since."""
-        found = self.dispatch.runners.by_id(runner.id)
+        found = self.run(lambda d: d.runners.by_id(runner.id))
         assert found is not None
         return found
 

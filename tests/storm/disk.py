@@ -20,7 +20,7 @@ import shutil
 import struct
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cache
 from pathlib import Path
@@ -74,13 +74,13 @@ class Control:
     """The page shared with the process under the library: each attribute is read and written at once."""
 
     FIELDS = ("operations", "cut_at", "room", "clock_shift",
-              "sync_delay", "sync_errno", "write_errno", "read_only")  # fmt: skip
+              "sync_delay", "sync_errno", "write_errno", "read_only", "sequence")  # fmt: skip
 
     def __init__(self, path: Path) -> None:
-        path.write_bytes(struct.pack("<8q", 0, 0, -1, 0, 0, 0, 0, 0))
+        path.write_bytes(struct.pack("<9q", 0, 0, -1, 0, 0, 0, 0, 0, 0))
         self.path = path
         with path.open("r+b") as file:
-            self._page = mmap.mmap(file.fileno(), 64)
+            self._page = mmap.mmap(file.fileno(), 72)
 
     def __getattr__(self, name: str) -> int:
         if name not in self.FIELDS:
@@ -207,6 +207,10 @@ class Directory:
     def lose(self, began: int) -> None:
         self.pending = [entry for entry in self.pending if entry.sequence > began]
 
+    def renumber(self, old: int, new: int) -> None:
+        self.durable = {name: new if inode == old else inode for name, inode in self.durable.items()}
+        self.pending = [replace(each, inode=new) if each.inode == old else each for each in self.pending]
+
     def after_cut(self, rng: random.Random) -> dict[str, int]:
         fate = rng.choice(("none", "all", "some", "some"))
         entries = dict(self.durable)
@@ -292,9 +296,11 @@ class Disk:
             case Kind.SYNC_FAILED:
                 self._nodes[inode].lose(position)
             case Kind.CREATE:
+                self._bury(inode)
                 self._nodes[inode] = File()
                 self._enter(sequence, None, data.decode(), inode)
             case Kind.MKDIR:
+                self._bury(inode)
                 self._nodes[inode] = Directory()
                 self._folders[data.decode()] = inode
                 self._enter(sequence, None, data.decode(), inode)
@@ -309,6 +315,16 @@ class Disk:
                     self._enter(sequence, None, new, inode)
             case Kind.UNSEEN:
                 raise AssertionError(f"the process used what the power cut cannot record: {data.decode()}")
+
+    def _bury(self, inode: int) -> None:
+        """A new file has the number of one that was removed, whose name may still be on disk: rename that."""
+        if inode not in self._nodes:
+            return
+        grave = min(self._nodes) - 1 if min(self._nodes) < 0 else -1
+        self._nodes[grave] = self._nodes.pop(inode)
+        for node in self._nodes.values():
+            if isinstance(node, Directory):
+                node.renumber(inode, grave)
 
     def _enter(self, sequence: int, gone: str | None, came: str | None, inode: int) -> None:
         parent = Path(gone or came or "").parent

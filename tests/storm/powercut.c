@@ -40,6 +40,7 @@ struct control {
     int64_t sync_errno;  /* every sync fails with it; 0: none */
     int64_t write_errno; /* every write fails with it; 0: none */
     int64_t read_only;   /* every change fails with EROFS */
+    uint64_t sequence;   /* of the last record: one for the process and its children */
 };
 
 /* A record of the log; `bytes` bytes follow: the data of a write, or a path (two with a NUL between). */
@@ -58,7 +59,6 @@ static volatile struct control *control = &quiet;
 static char root[PATH_MAX];
 static size_t root_length;
 static int log_fd = -1;
-static uint64_t sequence;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 
 #define REAL(result, name, ...)                                 \
@@ -75,7 +75,12 @@ static int real_openat(int directory, const char *path, int flags, mode_t mode) 
     return real(directory, path, flags, mode);
 }
 
+static void take(void) { pthread_mutex_lock(&lock); }
+
+static void give(void) { pthread_mutex_unlock(&lock); }
+
 __attribute__((constructor)) static void start(void) {
+    pthread_atfork(take, give, give); /* or a child could find it taken for ever */
     const char *name = getenv("POWERCUT_CONTROL");
     if (name) {
         int fd = real_openat(AT_FDCWD, name, O_RDWR | O_CLOEXEC, 0);
@@ -146,7 +151,8 @@ static void write_record(enum kind kind, ino_t inode, uint64_t position, const s
                          size_t bytes) {
     if (log_fd < 0) return;
     REAL(ssize_t, "writev", int, const struct iovec *, int);
-    struct record head = {kind, (uint32_t)bytes, ++sequence, inode, position};
+    uint64_t sequence = __atomic_add_fetch(&control->sequence, 1, __ATOMIC_SEQ_CST);
+    struct record head = {kind, (uint32_t)bytes, sequence, inode, position};
     struct iovec parts[IOV_MAX];
     size_t left = bytes;
     int used = 0;
@@ -217,6 +223,19 @@ OPENS(openat, int directory, const char *path) return do_open(directory, path, f
 OPENS(openat64, int directory, const char *path) return do_open(directory, path, flags, mode); }
 int creat(const char *path, mode_t mode) { return do_open(AT_FDCWD, path, O_CREAT | O_WRONLY | O_TRUNC, mode); }
 int creat64(const char *path, mode_t mode) { return creat(path, mode); }
+
+/* A stream keeps its buffer, which stays empty: see fwrite. Its mode in letters is the flags in words. */
+FILE *fopen64(const char *path, const char *mode) {
+    REAL(FILE *, "fopen64", const char *, const char *);
+    char full[PATH_MAX];
+    int flags = strchr(mode, '+') ? O_RDWR : *mode == 'r' ? O_RDONLY : O_WRONLY;
+    if (flags == O_RDONLY || !resolve(AT_FDCWD, path, full)) return real(path, mode);
+    if (*mode != 'r') flags |= O_CREAT | (*mode == 'a' ? O_APPEND : O_TRUNC);
+    int fd = do_open(AT_FDCWD, path, flags | (strchr(mode, 'e') ? O_CLOEXEC : 0), 0666);
+    return fd < 0 ? NULL : fdopen(fd, mode);
+}
+
+FILE *fopen(const char *path, const char *mode) { return fopen64(path, mode); }
 
 /* ---- writing ---- */
 
@@ -295,6 +314,21 @@ ssize_t pwritev(int fd, const struct iovec *data, int count, off_t offset) {
     return pwritev64(fd, data, count, offset);
 }
 
+/* The C library writes a stream's buffer past this library, so what goes to a watched file goes at once. */
+size_t fwrite(const void *data, size_t size, size_t count, FILE *stream) {
+    REAL(size_t, "fwrite", const void *, size_t, size_t, FILE *);
+    struct stat status;
+    int fd = fileno(stream);
+    if (!watched(fd, &status)) return real(data, size, count, stream);
+    size_t total = size * count, done = 0;
+    while (done < total) {
+        ssize_t written = write(fd, (const char *)data + done, total - done);
+        if (written < 0) break;
+        done += (size_t)written;
+    }
+    return done == total ? count : done / size;
+}
+
 int ftruncate64(int fd, off64_t size) {
     REAL(int, "ftruncate64", int, off64_t);
     struct stat status;
@@ -312,6 +346,20 @@ int ftruncate64(int fd, off64_t size) {
 
 int ftruncate(int fd, off_t size) { return ftruncate64(fd, size); }
 
+int truncate64(const char *path, off64_t size) {
+    REAL(int, "truncate64", const char *, off64_t);
+    char full[PATH_MAX];
+    if (!resolve(AT_FDCWD, path, full)) return real(path, size);
+    int fd = do_open(AT_FDCWD, path, O_WRONLY | O_CLOEXEC, 0);
+    if (fd < 0) return -1;
+    int result = ftruncate64(fd, size), saved = errno;
+    close(fd);
+    errno = saved;
+    return result;
+}
+
+int truncate(const char *path, off_t size) { return truncate64(path, size); }
+
 /* ---- syncing ---- */
 
 static int do_sync(int fd, int *result) {
@@ -319,7 +367,7 @@ static int do_sync(int fd, int *result) {
     if (!watched(fd, &status)) return 0;
     pthread_mutex_lock(&lock);
     step();
-    uint64_t began = sequence;
+    uint64_t began = control->sequence;
     pthread_mutex_unlock(&lock);
     if (control->sync_delay) usleep((useconds_t)control->sync_delay);
     int code = (int)control->sync_errno;

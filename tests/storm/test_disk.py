@@ -126,6 +126,63 @@ def test_a_renamed_file_without_fsync_of_its_own_may_be_empty_or_blank(disk: Dis
     assert {files["name"] for files in fates(disk, program, {"name": b"old"})} == {b"", b"\0\0\0", b"new"}
 
 
+def test_a_file_that_comes_back_is_not_the_one_that_has_its_number(disk: Disk) -> None:
+    """A removed file's number is given to the next. Fails when the old name has the new content."""
+    program = """
+number = os.stat(root / 'a').st_ino
+os.unlink(root / 'a')
+for each in range(100):
+    fd = os.open(root / str(each), os.O_WRONLY | os.O_CREAT)
+    os.write(fd, b'new')
+    os.fsync(fd)
+    if os.fstat(fd).st_ino == number: break
+"""
+    seen = {files.get("a") for files in fates(disk, program, {"a": b"old"})}
+    assert seen == {None, b"old"}
+
+
+STREAMS = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.fopen.restype = ctypes.c_void_p
+libc.fwrite.argtypes = ctypes.c_char_p, ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p
+for call in (libc.fileno, libc.fflush, libc.fclose): call.argtypes = ctypes.c_void_p,
+def put(name, mode, data):
+    file = libc.fopen(os.fsencode(root / name), mode)
+    assert libc.fwrite(data, len(data), 1, file) == 1
+    libc.fflush(file)
+    os.fsync(libc.fileno(file))
+    libc.fclose(file)
+put('a', b'w', b'longer')
+put('a', b'w', b'12345')
+put('a', b'a', b'6789')
+put('a', b'r+', b'ABC')
+os.truncate(root / 'a', 6)
+os.fsync(os.open(root / 'a', os.O_RDWR))
+"""
+
+
+def test_streams_and_paths_are_seen_through(disk: Disk) -> None:
+    """What fopen, fwrite and truncate do is recorded."""
+    for files in fates(disk, STREAMS + SYNC_FOLDER):
+        assert files == {"a": b"ABC456"}
+
+
+def test_a_childs_changes_are_its_parents(disk: Disk) -> None:
+    """The parent syncs what the child has written. Fails when each counts its changes from its own."""
+    program = """
+for _ in range(9): os.mkdir(root / 'x'), os.rmdir(root / 'x')
+pid = os.fork()
+if not pid:
+    for number in range(20): (root / str(number)).write_bytes(b'x')
+    os._exit(0)
+os.waitpid(pid, 0)
+for path in root.iterdir(): os.fsync(os.open(path, os.O_RDONLY))
+"""
+    for files in fates(disk, program + SYNC_FOLDER):
+        assert files == {str(number): b"x" for number in range(20)}
+
+
 def test_a_removed_file_may_come_back(disk: Disk) -> None:
     program = "os.unlink(root / 'a')\n"
     assert {files.get("a") for files in fates(disk, program, {"a": b"x"})} == {None, b"x"}

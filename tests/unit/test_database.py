@@ -7,13 +7,31 @@ import contextlib
 import sqlite3
 import threading
 from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count as count_up
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
 import pytest
-from sqlalchemy import Connection, event, func, insert, select, text
+from sqlalchemy import (
+    Column,
+    Connection,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    event,
+    func,
+    insert,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.exc import IntegrityError
 
-from windlass.database import Database, sqlite_url
+from tests.postgresql import PostgreSQL
+from windlass.database import CONNECTIONS, Database, sqlite_url
 from windlass.errors import (
     Invalid,
     StartError,
@@ -24,7 +42,7 @@ from windlass.errors import (
     StoreUnavailable,
 )
 from windlass.judge.service import DATABASE
-from windlass.judge.tables import VERSION, answers, migrate, problems
+from windlass.judge.tables import answers, migrate, problems
 
 T = TypeVar("T")
 
@@ -213,6 +231,146 @@ def test_a_file_that_is_gone_takes_no_writes(database: Database, tmp_path: Path,
     assert run(database.read(count)) == 2
 
 
+# --- several servers of one PostgreSQL --------------------------------------------------------------
+
+SEATS = Table("seats", MetaData(), Column("number", Integer, primary_key=True), Column("who", Text))
+
+
+@pytest.fixture
+def url(postgresql: PostgreSQL) -> str:
+    return postgresql.database()
+
+
+@pytest.fixture
+def two(url: str) -> Iterator[tuple[Database, Database]]:
+    """Two servers' own."""
+    first = Database(url, SEATS.metadata.create_all, owner="test")
+    second = Database(url, lambda _: None, owner="test")
+    yield first, second
+    first.close()
+    second.close()
+
+
+def take_next(who: str, met: threading.Barrier) -> Any:
+    """Take the next seat; the first try of each meets the other's before anything is written."""
+    tries = count_up(1)
+
+    def step(connection: Connection) -> int:
+        number = connection.execute(select(func.coalesce(func.max(SEATS.c.number), 0))).scalar_one() + 1
+        if next(tries) == 1:
+            met.wait(60)
+        connection.execute(insert(SEATS).values(number=number, who=who))
+        return int(number)
+
+    return step
+
+
+@pytest.mark.parametrize("verb", ["write", "beside"])
+def test_two_servers_that_add_the_same_row_both_go_well(two: tuple[Database, Database], verb: str) -> None:
+    """Planted defect: the second is told of a constraint of which nobody had spoken, a 500."""
+    met = threading.Barrier(2)
+
+    async def scenario() -> list[int]:
+        steps = zip(two, (take_next(who, met) for who in "ab"), strict=True)
+        if verb == "write":
+            return [*await asyncio.gather(*(each.write(step) for each, step in steps))]
+        return [*await asyncio.gather(*(asyncio.to_thread(each.beside, step) for each, step in steps))]
+
+    assert sorted(run(scenario())) == [1, 2]
+
+
+def test_two_servers_that_wait_for_each_other_both_go_well(two: tuple[Database, Database]) -> None:
+    """PostgreSQL ends one of them. Planted defect: a 503 for whoever that is."""
+    two[0].change(lambda c: c.execute(insert(SEATS), [{"number": 1}, {"number": 2}]).rowcount)
+    met, tries = threading.Barrier(2), [count_up(1), count_up(1)]
+
+    def take_both(who: int, order: list[int]) -> Any:
+        def step(connection: Connection) -> None:
+            first = next(tries[who]) == 1
+            for number in order:
+                connection.execute(update(SEATS).where(SEATS.c.number == number).values(who=str(who)))
+                if first and number == order[0]:
+                    met.wait(60)
+
+        return step
+
+    async def scenario() -> None:
+        await asyncio.gather(two[0].write(take_both(0, [1, 2])), two[1].write(take_both(1, [2, 1])))
+
+    run(scenario())
+    assert len(set(two[0].look(lambda c: c.execute(select(SEATS.c.who)).scalars().all()))) == 1
+
+
+def test_what_collides_for_ever_is_told(two: tuple[Database, Database]) -> None:
+    tries = count_up(1)
+
+    def step(connection: Connection) -> None:
+        next(tries)
+        connection.execute(insert(SEATS), [{"number": 1}, {"number": 1}])
+
+    with pytest.raises(IntegrityError):
+        run(two[0].write(step))
+    assert next(tries) == 5
+
+
+@pytest.mark.parametrize("many", [1, 5])
+def test_a_commit_that_nobody_was_told_of_is_not_done_twice(
+    two: tuple[Database, Database], many: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The connection breaks when the commit is done, and its answer does not come. Planted defect: each of
+    several steps is run again, and a submission is there twice."""
+    database, other = two
+    do_commit, commits = database._writer.dialect.do_commit, count_up(1)
+    running, held = threading.Event(), threading.Event()
+
+    def hold(_: Connection) -> None:
+        running.set()
+        held.wait(60)
+
+    def sit_down(connection: Connection) -> None:
+        number = connection.execute(select(func.count()).select_from(SEATS)).scalar_one()
+        connection.execute(insert(SEATS).values(number=number))
+
+    def cut_off(connection: Any) -> None:
+        do_commit(connection)
+        if next(commits) == 2:
+            connection.dbapi_connection.close()
+            raise psycopg.OperationalError("cut off")
+
+    async def scenario() -> list[Any]:
+        first = asyncio.ensure_future(database.write(hold))
+        await asyncio.to_thread(running.wait, 60)
+        others = [asyncio.ensure_future(database.write(sit_down)) for _ in range(many)]
+        await asyncio.sleep(0)
+        monkeypatch.setattr(database._writer.dialect, "do_commit", cut_off)
+        held.set()
+        await first
+        return await asyncio.gather(*others, return_exceptions=True)
+
+    assert [type(answer) for answer in run(scenario())] == [StoreUnavailable] * many
+    assert other.look(lambda c: c.execute(select(func.count()).select_from(SEATS)).scalar()) == many
+    run(database.write(sit_down))
+
+
+def test_one_has_no_more_connections_than_it_says(url: str) -> None:
+    """However many ask at once. Planted defect: SQLAlchemy's overflow, ten more."""
+    database = Database(url, lambda _: None, owner="test")
+    mine = text("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()")
+    free = threading.Barrier(CONNECTIONS)
+
+    def step(connection: Connection) -> int:
+        free.wait(60)  # all of them are in use at the same time
+        return int(connection.execute(mine).scalar_one())
+
+    with ThreadPoolExecutor(4 * CONNECTIONS) as threads:
+        counts = [*threads.map(lambda _: database.look(step), range(4 * CONNECTIONS))]
+    assert max(counts) == CONNECTIONS
+    database.close()
+
+
+# --- its end ----------------------------------------------------------------------------------------
+
+
 def test_a_closed_one_refuses(database: Database) -> None:
     database.close()
     with pytest.raises(StoreClosed):
@@ -223,12 +381,11 @@ def test_a_closed_one_refuses(database: Database) -> None:
 
 def test_one_of_a_newer_version_is_refused_unchanged(database: Database, tmp_path: Path) -> None:
     """Planted defect: opening it all the same."""
-    run(
-        database.write(lambda c: c.execute(text(f"UPDATE judge_schema SET version = {VERSION + 1}")).rowcount)
-    )
+    newer = text("UPDATE windlass_judge_version SET version_num = '9999'")
+    run(database.write(lambda c: c.execute(newer).rowcount))
     database.close()
     for _ in range(2):
-        with pytest.raises(StoreTooNew, match=f"version {VERSION + 1}"):
+        with pytest.raises(StoreTooNew, match="version 9999"):
             opened_in(tmp_path)
 
 

@@ -14,13 +14,21 @@ import pytest
 import typer.main
 from ruamel.yaml import YAML
 
+from tests.proxies import program
+from tests.redis_server import RedisServer
 from windlass.cli import app
 from windlass.settings import Settings
+from windlass.store.redis.address import parse
+from windlass.store.redis.durability import Reader, check
+from windlass.store.redis.topology import Topology
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 DOCKERFILE = DEPLOY / "Dockerfile"
 COMPOSE = DEPLOY / "docker-compose.yml"
+ON_REDIS = DEPLOY / "docker-compose.redis.yml"
+BALANCER = DEPLOY / "haproxy.cfg"
+NGINX = DEPLOY / "nginx.conf"
 EXAMPLE = DEPLOY / ".env.example"
 UNITS = sorted((DEPLOY / "systemd").iterdir())
 
@@ -202,6 +210,105 @@ def test_redis_is_prepared_and_not_used(compose: Mapping[str, Any]) -> None:
     assert all(
         "redis" not in str(service.get(key)) for service in others for key in ("environment", "command")
     )
+
+
+# --- Compose, on Redis --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def on_redis() -> Any:
+    return YAML(typ="safe").load(ON_REDIS)
+
+
+def test_the_compose_file_on_redis_is_one() -> None:
+    assert said("check-jsonschema", "--builtin-schema", "vendor.compose-spec", ON_REDIS) == ""
+
+
+def test_its_variables_are_set_and_read(on_redis: Mapping[str, Any]) -> None:
+    """Planted: a misspelt variable of a service; one of which neither the example nor the head tells."""
+    for name in ("server-1", "server-2"):
+        assert set(on_redis["services"][name]["environment"]) <= set(example()), name
+    text = ON_REDIS.read_text()
+    head = text[: text.index("name:")]
+    asked = set(re.findall(r"\$\{(\w+)", text))
+    assert {variable for variable in asked if f'"{variable}=' not in head} <= set(example())
+
+
+def test_its_servers_differ_only_in_their_volumes(on_redis: Mapping[str, Any]) -> None:
+    """Planted: two servers on one directory, or in two stores."""
+    first, second = (dict(on_redis["services"][name]) for name in ("server-1", "server-2"))
+    assert first.pop("volumes") != second.pop("volumes")
+    assert first == second
+    assert first["build"]["target"] in stages()
+    volumes = [
+        volume.partition(":")[0]
+        for service in on_redis["services"].values()
+        for volume in service["volumes"]
+        if not volume.startswith(".")
+    ]
+    assert sorted(volumes) == sorted(on_redis["volumes"])
+
+
+def test_its_redis_gives_what_its_servers_ask_for(on_redis: Mapping[str, Any]) -> None:
+    """Planted: a Redis with less than `fsync`; an option that redis-server does not have."""
+    program, *options = on_redis["services"]["redis"]["command"]
+    environment = on_redis["services"]["server-1"]["environment"]
+    assert environment["WINDLASS_DURABILITY"] == "${WINDLASS_DURABILITY:-fsync}"
+    assert parse(environment["WINDLASS_STORE"]).hosts == (("redis", 6379),)
+    assert program == "redis-server"
+    server = RedisServer("--appendonly", "no", "--appendfsync", "no", *options)
+    topology = Topology(parse(server.url))
+    durability = Reader(topology, "fsync").read()
+    topology.close()
+    server.close()
+    check(durability)
+    assert durability.advice == []
+
+
+def test_its_balancer_knows_its_servers(on_redis: Mapping[str, Any]) -> None:
+    """Planted: a server that was renamed; a request that is sent again though it may have been done."""
+    assert said("haproxy", "-c", "-q", "-f", BALANCER) == ""
+    text = BALANCER.read_text()
+    servers = dict(re.findall(r"^    server (\S+) (\S+):8000$", text, re.MULTILINE))
+    assert servers == {name: name for name in on_redis["services"] if name.startswith("server-")}
+    assert re.findall(r"^    retry-on (.+)$", text, re.MULTILINE) == ["conn-failure"]
+    assert on_redis["services"]["balancer"]["volumes"] == [
+        "./haproxy.cfg:/usr/local/etc/haproxy/haproxy.cfg:ro"
+    ]
+    assert all(port.startswith("127.0.0.1:") for port in on_redis["services"]["balancer"]["ports"])
+
+
+def test_a_wrong_balancer_is_objected_to(tmp_path: Path) -> None:
+    """Planted: a word that haproxy does not know."""
+    wrong = tmp_path / "haproxy.cfg"
+    wrong.write_text(BALANCER.read_text().replace("option redispatch", "option redispach"))
+    assert "redispach" in said("haproxy", "-c", "-f", wrong)
+
+
+def nginx(folder: Path, site: str) -> str:
+    """What nginx objects to in a site, on a machine that knows the names of the servers."""
+    (folder / "windlass.conf").write_text(re.sub(r"server-\d:", "127.0.0.1:", site))
+    whole = folder / "nginx.conf"
+    paths = "".join(
+        f"{name}_temp_path {folder / name}; " for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    http = f"http {{ {paths} include {folder}/windlass.conf; }}"
+    whole.write_text(f"pid {folder / 'pid'}; error_log stderr; events {{}} {http}")
+    return said("env", program("nginx"), "-t", "-q", "-p", folder, "-c", whole)
+
+
+def test_nginx_knows_the_same_servers_as_haproxy(tmp_path: Path) -> None:
+    """Planted: a server that was renamed; a POST that is sent again though it may have been done."""
+    text = NGINX.read_text()
+    assert nginx(tmp_path, text) == ""
+    servers = re.findall(r"^    server (\S+:8000) ", text, re.MULTILINE)
+    assert servers == re.findall(r"^    server \S+ (\S+:8000)$", BALANCER.read_text(), re.MULTILINE)
+    assert re.findall(r"^ *proxy_next_upstream (.+);$", text, re.MULTILINE) == ["error"]
+
+
+def test_a_wrong_nginx_is_objected_to(tmp_path: Path) -> None:
+    """Planted: a word that nginx does not know."""
+    assert "least_con" in nginx(tmp_path, NGINX.read_text().replace("least_conn", "least_con"))
 
 
 # --- systemd ------------------------------------------------------------------------------------------

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Column, Connection, MetaData, Table, Text, func, select
+from sqlalchemy import Column, Connection, MetaData, Table, Text
 
+from windlass import migrations
 from windlass.catalogue.keys import Kind, TextKeys
 from windlass.catalogue.prices import Price
 from windlass.catalogue.product import MAX_ID_BYTES
 from windlass.catalogue.trigger import DIALECTS, Watched, install, located
 
 metadata = MetaData()
-_LOCK = 0x57494E44  # "WIND", of advisory locks
+TABLES = migrations.Tables("catalogue", metadata, Path(__file__).parent / "migrations", head="0001")
 
 
 @dataclass(frozen=True)
@@ -53,13 +55,12 @@ loaded = Table(
 
 
 def migrate(connection: Connection) -> Watched | None:
-    """Make the tables where there are none; one that is there is taken as it is.
+    """Make the tables where there are none, or bring them up to date; one that is there is taken as it is.
 
-    Where its record is, which is begun if it can be; None where it cannot.
+    Where its record is, which is begun if it can be; None where it cannot. Raises StoreTooNew.
     """
-    if connection.dialect.name == "postgresql":  # several servers that start at once
-        connection.execute(select(func.pg_advisory_xact_lock(_LOCK)))
-    metadata.create_all(connection)
+    migrations.lock(connection)  # the record is begun by one server, too
+    migrations.migrate(connection, TABLES)
     if connection.dialect.name not in DIALECTS:
         return None
     watched = located(connection, Watched(products.name, products.c.product_id.name))

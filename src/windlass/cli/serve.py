@@ -43,6 +43,14 @@ def serve(
             metavar="N", help="With replicated: replicas that have a message before the answer [default: 1]."
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Processes that serve the one address, for more than one core [default: 1]. More than one"
+            " need --store, --redis and a --database of PostgreSQL.",
+        ),
+    ] = None,
     log_format: Annotated[str | None, typer.Option(help="console or json [default: console].")] = None,
     insecure: Annotated[
         bool | None, typer.Option("--insecure", help="Listen on any address without API keys.")
@@ -73,8 +81,9 @@ def serve(
         str | None,
         typer.Option(
             metavar="URL",
-            help="The products' database [default: SQLite in the data directory]. Others on this machine can"
-            " see options: with a password in it, rather set WINDLASS_DATABASE.",
+            help="The database of the products and, if it is PostgreSQL, of the judge [default: SQLite in the"
+            " data directory]. Others on this machine can see options: with a password in it, rather set"
+            " WINDLASS_DATABASE.",
         ),
     ] = None,
     redis: Annotated[
@@ -131,6 +140,7 @@ def serve(
             store=store,
             durability=durability,
             replicas=replicas,
+            workers=workers,
             log_format=log_format,
             insecure=insecure,
             registration_token=registration_token,

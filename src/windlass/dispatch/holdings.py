@@ -1,16 +1,20 @@
 """Who holds which job: an index in memory of the store's claims, never the truth.
 
 The store decides who may extend, complete or give back. This only knows whom to ask for: which deliveries are
-not confirmed, and what a heartbeat without a list means.
+not confirmed, and what a heartbeat without a list means. Where other servers give jobs too, it knows of those
+of a runner after `catch_up`.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from windlass.clock import Clock
 from windlass.dispatch.job import Job, decode_job
+from windlass.dispatch.job_queues import JobQueues
 from windlass.message import Held
 from windlass.store import Store
 
@@ -21,11 +25,14 @@ AGAIN = 10.0
 class Holding:
     """One delivery of a job to a runner."""
 
-    __slots__ = ("claim", "confirmed", "job", "lease_until", "number", "offered", "queue", "runner")
+    __slots__ = (
+        "claim", "confirmed", "delivery", "job", "lease_until", "number", "offered", "queue", "runner",
+    )  # fmt: skip
 
     def __init__(
         self,
         number: int,
+        delivery: int,
         queue: str,
         runner: str,
         claim: str,
@@ -36,6 +43,7 @@ class Holding:
         confirmed: bool = False,
     ) -> None:
         self.number = number
+        self.delivery = delivery
         self.queue = queue
         self.runner = runner
         self.claim = claim
@@ -51,25 +59,56 @@ class Holding:
 class Holdings:
     """All deliveries, by runner and by job."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, clock: Clock, job_queues: JobQueues) -> None:
         self._store = store
+        self._clock = clock
+        self._job_queues = job_queues
         self._by_runner: dict[str, dict[int, Holding]] = {}
         self._by_job: dict[int, Holding] = {}
 
-    def load(self, held: Iterable[tuple[Held, str]], offered: float) -> None:
-        """Begin with the store's claims and the queues in which they lie."""
-        for claim, queue in held:
-            self.add(
-                Holding(
-                    claim.message.number,
-                    queue,
-                    claim.holder,
-                    claim.claim,
-                    offered,
-                    claim.message.lease_until,
-                    confirmed=not claim.tentative,
+    async def load(self) -> None:
+        """Begin with all of the store's claims. Where other servers give jobs, `catch_up` learns of them."""
+        if not self._store.shared:
+            await self._take_over(await self._store.held(), time.monotonic())
+
+    async def catch_up(self, runner: str) -> None:
+        """Know what a runner has on record: other servers may have given it jobs, and taken some back.
+
+        Does nothing where there are no other servers.
+        """
+        if not self._store.shared:
+            return
+        before = {each.number: each.delivery for each in self.of(runner)}
+        held = await self._store.held(runner)
+        for number in before.keys() - {claim.message.number for claim in held}:
+            holding = self._by_job.get(number)
+            if holding is not None and (holding.runner, holding.delivery) == (runner, before[number]):
+                self.drop(number)
+        await self._take_over(held, None)
+
+    async def _take_over(self, held: Iterable[Held], offered: float | None) -> None:
+        """`offered`: when all of them were given, None: when their leases began."""
+        for claim in held:
+            message = claim.message
+            queue = await self._job_queues.name_of(message.queue)
+            known = self._by_job.get(message.number)
+            if known is not None and (known.runner, known.delivery) == (claim.holder, message.delivery):
+                known.confirmed |= not claim.tentative
+                known.lease_until = max(known.lease_until, message.lease_until)
+            elif queue is not None:
+                ago = (self._clock.now() - claim.since) / 1000
+                self.add(
+                    Holding(
+                        message.number,
+                        message.delivery,
+                        queue,
+                        claim.holder,
+                        claim.claim,
+                        time.monotonic() - ago if offered is None else offered,
+                        message.lease_until,
+                        confirmed=not claim.tentative,
+                    )
                 )
-            )
 
     def add(self, holding: Holding) -> None:
         self.drop(holding.number)  # an earlier delivery, whose lease ran out
@@ -89,6 +128,11 @@ class Holdings:
 
     def all(self) -> list[Holding]:
         return list(self._by_job.values())
+
+    def knows(self, runner: str, numbers: Iterable[int]) -> bool:
+        """True where all of these are this runner's, as far as is known here."""
+        mine = self._by_runner.get(runner, {})
+        return all(number in mine for number in numbers)
 
     def of(self, runner: str) -> Iterator[Holding]:
         return iter(list(self._by_runner.get(runner, {}).values()))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+
 from windlass.dispatch.job import MAX_ATTEMPTS
 from windlass.dispatch.labels import JOBS, Labels, labels_of, queue_of
 from windlass.dispatch.outcomes import KEPT
+from windlass.errors import QueueNotFound
 from windlass.message import QueueInfo
 from windlass.store import Store
 
@@ -35,14 +38,31 @@ class JobQueues:
 
     async def load(self) -> None:
         """Find those that an earlier process made."""
+        async for info, asked in self._all():
+            if await is_there(self._store, info.name):
+                await self._set_up(info)
+                self._know(info.name, asked)
+
+    async def catch_up(self) -> None:
+        """Find those that other servers have made meanwhile."""
+        async for info, asked in self._all():
+            if info.name not in self.asked and await is_there(self._store, info.name):
+                self._know(info.name, asked)
+
+    async def _all(self) -> AsyncIterator[tuple[QueueInfo, Labels]]:
         after = ""
         while page := await self._store.queues(JOBS, after, _PAGE):
             for info in page:
                 asked = labels_of(info.name)
                 if asked is not None:
-                    await self._set_up(info)
-                    self._know(info.name, asked)
+                    yield info, asked
             after = page[-1].name
+
+    async def name_of(self, number: int) -> str | None:
+        """The name of a queue of jobs by its number, None where that is no such queue."""
+        if number not in self.names and self._store.shared:
+            await self.catch_up()
+        return self.names.get(number)
 
     async def of(self, asked: Labels) -> str:
         """The queue of jobs that ask for these labels, made if it is not there."""
@@ -72,3 +92,12 @@ class JobQueues:
             matching = [(-len(asked), name) for name, asked in self.asked.items() if asked <= offered]
             found = self._looks[offered] = [name for _, name in sorted(matching)]
         return found
+
+
+async def is_there(store: Store, queue: str) -> bool:
+    """Whether there is such a queue, which the store's memory knows from now on, if it was behind."""
+    try:
+        store.queue_number(queue)
+    except QueueNotFound:
+        return await store.learn(queue)
+    return True

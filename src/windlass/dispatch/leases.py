@@ -59,7 +59,10 @@ class Leases:
         self._started = listener
 
     async def hold_to_the_longest(self) -> None:
-        """The store gave confirmed leases a new start: none of them past the most that its job may last."""
+        """The store gave confirmed leases a new start: none of them past the most that its job may last.
+
+        One that is shared did not, and nothing of it is known here.
+        """
         confirmed = [each for each in self._holdings.all() if each.confirmed]
         limits = [await self._extension(each.runner, each.number, None) for each in confirmed]
         for each, until in zip(confirmed, await self._store.extend(None, limits), strict=True):
@@ -74,6 +77,7 @@ class Leases:
         await self._runners.seen(runner)
         control = Control([], [], [])
         if job_ids is None:
+            await self._holdings.catch_up(runner.id)
             mine = {each.number: "" for each in self._holdings.of(runner.id) if each.confirmed}
         else:
             mine = {}
@@ -85,6 +89,8 @@ class Leases:
                         control.lost.append(job_id)
         if not mine:
             return control
+        if not self._holdings.knows(runner.id, mine):  # only who knows a job knows how long it may last
+            await self._holdings.catch_up(runner.id)
         await self._heartbeats.passed()
         extensions = [await self._extension(runner.id, number, self._lease) for number in mine]
         for (number, job_id), until in zip(
@@ -118,6 +124,8 @@ class Leases:
         await self._load()
         number = await self._numbers.of(job_id)
         (until,) = await self._store.extend(None, [Extension(number, None, holder=runner.id)])
+        if not isinstance(until, Settled) and not self._holdings.knows(runner.id, [number]):
+            await self._holdings.catch_up(runner.id)
         holding = self._holdings.of_job(number)
         if isinstance(until, Settled) or holding is None:
             raise CodeLinkInvalid("The lease of this job is over.")
@@ -133,6 +141,7 @@ class Leases:
     async def tell(self, runner: Runner, job_id: str, events: Sequence[dict[str, Any]]) -> None:
         """What a runner tells of a job it holds; of others it is passed over."""
         number = await self._numbers.of(job_id)
-        holding = self._holdings.of_job(number)
-        if holding is not None and holding.runner == runner.id:
+        if not self._holdings.knows(runner.id, [number]):
+            await self._holdings.catch_up(runner.id)
+        if self._holdings.knows(runner.id, [number]):
             self._progress.tell(number, *events)

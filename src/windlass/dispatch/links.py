@@ -27,11 +27,11 @@ class Links:
         signature = self._sign(runner.id, job_id, expires)
         return f"/jobs/{job_id}/code?runner={runner.id}&expires={expires}&signature={signature}"
 
-    def read(self, job_id: str, runner_id: str, expires: str, signature: str) -> Runner:
+    async def read(self, job_id: str, runner_id: str, expires: str, signature: str) -> Runner:
         """The runner that a link was made for. Raises CodeLinkInvalid for what was not, or is too old."""
         moment = int(expires) if expires.isascii() and expires.isdigit() and len(expires) < 20 else 0
         good = compare_digest(signature.encode(), self._sign(runner_id, job_id, moment).encode())
-        runner = self._runners.by_id(runner_id) if good and moment > self._clock.now() else None
+        runner = await self._runners.by_id(runner_id) if good and moment > self._clock.now() else None
         if runner is None:
             raise CodeLinkInvalid
         return runner

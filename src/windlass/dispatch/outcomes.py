@@ -1,17 +1,22 @@
 """Telling whoever a job was done for what became of it: at least once, until they have confirmed it.
 
-The store keeps each end until then; a crash at any point is followed by another telling.
+The store keeps each end until then; a crash at any point is followed by another telling. Of several servers
+the one that made an end tells of it; what it leaves untold, one of them finds, whose turn it is to look.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from itertools import islice
 from typing import Any
 
 import msgspec
 import structlog
 
+from windlass.clock import Clock
 from windlass.dispatch.job import JOB, Outcome, decode_job, decode_outcome, encode
 from windlass.errors import StoreClosed
 from windlass.ids import Ids
@@ -25,6 +30,12 @@ KEPT = 7 * 24 * 3600.0
 """How long an outcome is kept once it is known where it has to be, seconds."""
 FAILED_KEPT = 30 * 24 * 3600.0
 """The same of a job that has failed, with all that it was: people may want to know why."""
+LOOK = 15.0
+"""Seconds between two looks for what other servers left untold."""
+LEFT = 15.0
+"""Seconds after which an end is taken to be left untold: whoever made it is gone, or cannot tell."""
+_MOST_LEFT = 1_000
+"""Ends of one such look."""
 _AT_ONCE = 16
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
@@ -39,9 +50,16 @@ The owner is "" where a record cannot be read any more: then only the job's id t
 class Outcomes:
     """One task that tells. Started on the first loop that needs it."""
 
-    def __init__(self, store: Store, ids: Ids, failed_kept: float) -> None:
+    def __init__(self, store: Store, ids: Ids, clock: Clock, failed_kept: float) -> None:
         self._store = store
         self._ids = ids
+        self._clock = clock
+        self._ours: dict[int, None] = {}
+        """Numbers of the ends that this server has to tell of, where there are others."""
+        self._next_look = 0.0
+        """For what others left, in the loop's time."""
+        self.at_once = False
+        """True for tests whose time stands still: what others left is told without waiting for them."""
         self._failed_kept = failed_kept
         self._listener: Listener | None = None
         self._background = Background(self._run, "windlass-outcomes")
@@ -50,8 +68,10 @@ class Outcomes:
         """Whom to tell."""
         self._listener = listener
 
-    def wake(self) -> None:
-        """Something ended."""
+    def wake(self, *numbers: int) -> None:
+        """Something ended: these, by what this server did."""
+        if self._store.shared:
+            self._ours.update(dict.fromkeys(numbers))
         self._background.start()
         self._background.wake()
 
@@ -67,7 +87,7 @@ class Outcomes:
         while True:
             self._background.clear()
             try:
-                ends = await self._store.untold(_AT_ONCE)
+                ends = await self._next()
                 await self._tell_all(ends)
             except StoreClosed:
                 return
@@ -77,8 +97,30 @@ class Outcomes:
                 pause = min(pause * 2, _LONGEST_PAUSE)
                 continue
             pause = _FIRST_PAUSE
-            if not ends:
-                await self._background.rest(None)
+            if not ends and not self._ours:
+                left = self._next_look - asyncio.get_running_loop().time()
+                await self._background.rest(max(0, left) if self._store.shared else None)
+
+    async def _next(self) -> list[End]:
+        """Some that are to be told of now."""
+        if not self._store.shared:
+            return await self._store.untold(_AT_ONCE)
+        loop = asyncio.get_running_loop()
+        look, left = (0.0, 0.0) if self.at_once else (LOOK, LEFT)
+        if loop.time() >= self._next_look:
+            self._next_look = loop.time() + look * random.uniform(0.75, 1.25)
+            if await self._store.turn("outcomes", look / 2):
+                before = self._clock.now() - round(left * 1000)
+                untold = await self._store.untold(_MOST_LEFT)
+                self._ours.update((end.number, None) for end in untold if _ended_at(end) <= before)
+        numbers = list(islice(self._ours, _AT_ONCE))
+        ends: list[End] = []
+        for number, life in zip(numbers, await asyncio.gather(*map(self._store.find, numbers)), strict=True):
+            self._ours.pop(number, None)
+            if life is not None and (life.ended_at is not None or life.state == "dead"):
+                ends.append(End(number, life.outcome, life))
+                self._ours[number] = None  # until it is told, but behind the others
+        return ends
 
     async def _tell_all(self, ends: Sequence[End]) -> None:
         """Raises the first of what went wrong, once all have been tried."""
@@ -98,6 +140,14 @@ class Outcomes:
             await self._listener(self._ids.numbered(JOB, end.number), owner, generation, outcome)
         died = end.outcome is None
         await self._store.told(end.number, round((self._failed_kept if died else KEPT) * 1000))
+        self._ours.pop(end.number, None)
+
+
+def _ended_at(end: End) -> int:
+    """When (ms): of a job that has died, its life's last event."""
+    if end.life.ended_at is not None:
+        return end.life.ended_at
+    return round(datetime.fromisoformat(end.life.events[-1]["at"]).timestamp() * 1000)
 
 
 def _told(end: End) -> tuple[str, int, dict[str, Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
 from time import time_ns
 from typing import Any
 
@@ -25,7 +26,9 @@ _encode = msgspec.json.Encoder().encode
 
 
 class _Log:
-    __slots__ = ("changed", "events", "last", "lost", "over", "size", "sizes")
+    __slots__ = (
+        "changed", "events", "foreign", "given", "heard", "last", "lost", "over", "size", "sizes",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.events: deque[Numbered] = deque()
@@ -35,6 +38,12 @@ class _Log:
         """The number of the newest event."""
         self.lost = 0
         """The number of the newest event that is not kept any more."""
+        self.given = 0
+        """The number of the newest event that somebody was given: what comes late stands behind it."""
+        self.foreign: set[int] = set()
+        """Numbers of the events that were told to other servers."""
+        self.heard: dict[str, int] = {}
+        """Server -> the number that it gave to the last event that was heard of it."""
         self.over = False
         self.changed: asyncio.Event | None = None
         """There while somebody waits."""
@@ -46,29 +55,73 @@ class _Log:
 
 
 class Progress:
-    """The events of all jobs. Numbers rise from one event to the next, also over a restart."""
+    """The events of all jobs. Numbers rise from one event to the next, over a restart, and from one server to
+    another as far as their clocks agree: they are microseconds since the epoch, or the next that is free."""
 
     def __init__(self) -> None:
         self._logs: OrderedDict[int, _Log] = OrderedDict()
-        self._next = time_ns() // 1_000  # nobody tells a million events a second
+        self._next = 0
         self._size = 0
+        self._listener: Callable[[int], None] | None = None
+
+    def listen(self, listener: Callable[[int], None]) -> None:
+        """Whom to tell of each job of which something was told here."""
+        self._listener = listener
 
     def tell(self, job: int, *events: dict[str, Any], over: bool = False) -> None:
         """Add events; with `over` there will be no more."""
         log = self._log(job)
+        self._next = max(self._next, time_ns() // 1_000)
         for event in events:
-            size = len(_encode(event))
-            log.events.append((self._next, event))
-            log.sizes.append(size)
-            log.last = self._next
-            self._next += 1
-            log.size += size
-            self._size += size
-            while len(log.events) > MAX_EVENTS or (log.size > MAX_BYTES and len(log.events) > 1):
-                self._lose_oldest(log)
+            self._add(log, self._next, event)
         log.over = log.over or over
         log.wake()
         self._make_room(log)
+        if self._listener is not None:
+            self._listener(job)
+
+    def hear(self, job: int, server: str, events: Sequence[Numbered], *, over: bool) -> None:
+        """Add events that another server was told, under its numbers, where nobody was given later ones."""
+        log = self._log(job)
+        for number, event in events:
+            if number > log.heard.get(server, 0):
+                log.heard[server] = number
+                log.foreign.add(self._add(log, max(number, log.given + 1), event))
+        log.over = log.over or over
+        log.wake()
+        self._make_room(log)
+
+    def heard(self, job: int) -> dict[str, int]:
+        """Server -> the number that it gave to the last event of this job that was heard of it."""
+        log = self._logs.get(job)
+        return log.heard if log is not None else {}
+
+    def told_here(self, job: int, last: int) -> tuple[list[Numbered], bool]:
+        """The events that were told to this server behind number `last`; and if the job is over."""
+        log = self._logs.get(job)
+        if log is None or log.last <= last:
+            return [], False
+        return [each for each in log.events if each[0] > last and each[0] not in log.foreign], log.over
+
+    def _add(self, log: _Log, number: int, event: dict[str, Any]) -> int:
+        """Put an event in its place by its number, or by the next that is free, which is returned."""
+        at = len(log.events)
+        while at and log.events[at - 1][0] > number:
+            at -= 1
+        while at and log.events[at - 1][0] == number:
+            number += 1
+            while at < len(log.events) and log.events[at][0] <= number:
+                at += 1
+        size = len(_encode(event))
+        log.events.insert(at, (number, event))
+        log.sizes.insert(at, size)
+        log.last = log.events[-1][0]
+        self._next = max(self._next, number + 1)
+        log.size += size
+        self._size += size
+        while len(log.events) > MAX_EVENTS or (log.size > MAX_BYTES and len(log.events) > 1):
+            self._lose_oldest(log)
+        return number
 
     def end(self, job: int, event: dict[str, Any]) -> None:
         """The job has ended without anybody's word. Does nothing where nothing was told of it."""
@@ -88,6 +141,7 @@ class Progress:
                     await changed.wait()
             log = self._log(job)  # another one, where there was no room for it meanwhile
         lost: list[Numbered] = [(log.lost, {"event": "lost"})] if log.lost > last else []
+        log.given = log.last
         return lost + [each for each in log.events if each[0] > last], log.over
 
     def wake_all(self) -> None:
@@ -110,6 +164,7 @@ class Progress:
         log.size -= size
         self._size -= size
         log.lost = number
+        log.foreign.discard(number)
 
     def _make_room(self, but: _Log) -> None:
         """Forget the jobs that were told of, or asked for, the longest ago."""

@@ -121,7 +121,7 @@ class Results:
         self._holdings.drop(acknowledgement.number)
         self._progress.tell(acknowledgement.number, {"event": "done"}, over=True)
         if acknowledgement.tell:
-            self._outcomes.wake()
+            self._outcomes.wake(acknowledgement.number)
 
     async def abort(self, runner: Runner, job_id: str, reason: str) -> None:
         """Take a job back that its runner cannot do: another may have it at once.

@@ -26,12 +26,15 @@ from windlass.dispatch.links import Links
 from windlass.dispatch.numbers import Numbers
 from windlass.dispatch.outcomes import FAILED_KEPT, Outcomes, cancelled
 from windlass.dispatch.progress import Progress
+from windlass.dispatch.relay import Relay
 from windlass.dispatch.results import Results
 from windlass.dispatch.runners import Runner, Runners
 from windlass.dispatch.view import Views, life_of
-from windlass.errors import JobNotFound, MessageGone
+from windlass.errors import JobNotFound, MessageGone, StoreClosed, WindlassError
 from windlass.message import Message, Once, Options
 from windlass.queues import Queues
+from windlass.queues.background import Background
+from windlass.queues.pulse import Pulse
 from windlass.queues.waiting import Lines
 from windlass.queues.watching import Watches
 from windlass.store import Caller, Changes
@@ -74,10 +77,11 @@ class Dispatch:
         self._lease = round(self.timing.lease * 1000)
         self._job_queues = JobQueues(self._store, self.timing.lease)
         self._numbers = Numbers(self._store, self._ids, self._job_queues, self.load)
-        self.runners = Runners(self._store, self._ids, clock, registration_token)
+        self.runners = Runners(self._store, self._ids, clock, queues.registry, registration_token)
         self.links = Links(self.runners, self._ids, clock)
         self.progress = Progress()
-        self.outcomes = Outcomes(self._store, self._ids, failed_kept)
+        relay = Relay(self._store, self.progress)
+        self.outcomes = Outcomes(self._store, self._ids, clock, failed_kept)
         self.watches = Watches()
         self.views = Views(
             self._store,
@@ -85,10 +89,11 @@ class Dispatch:
             self._numbers,
             self._job_queues,
             self.progress,
+            relay,
             self.watches,
             self.load,
         )
-        self._holdings = Holdings(self._store)
+        self._holdings = Holdings(self._store, clock, self._job_queues)
         self.leases = Leases(
             self._store, self._numbers, self._lease, self._holdings, self.runners, self.progress, self.load
         )
@@ -109,6 +114,9 @@ class Dispatch:
         self._swept = time.monotonic()
         self._loading = asyncio.Lock()
         self._loaded = False
+        self._pulse = Pulse(self._waited_for, self._look, "windlass-next-jobs")
+        self._following = Background(self._follow, "windlass-job-queues")
+        queues.registry.listen(self._following.wake)
         self._store.listen(self._changed)
 
     # --- life -----------------------------------------------------------------------------------------
@@ -122,17 +130,14 @@ class Dispatch:
     async def _load(self) -> None:
         if not self._loaded:
             await self._job_queues.load()
-            held = [
-                (claim, self._job_queues.names[claim.message.queue])
-                for claim in await self._store.held()
-                if claim.message.queue in self._job_queues.names
-            ]
-            self._holdings.load(held, time.monotonic())
+            await self._holdings.load()
             await self.leases.hold_to_the_longest()
             await self.runners.forget_old()
             self._loaded = True
             self.outcomes.wake()
-            self._queues.reaper.start()
+            self._queues.start()
+            if self._store.shared:
+                self._following.start()
 
     def release_waiters(self) -> None:
         """Let long polls go, now and from now on."""
@@ -141,18 +146,50 @@ class Dispatch:
         self.progress.wake_all()
 
     async def stop(self) -> None:
+        await self._following.stop()
+        await self._pulse.stop()
         await self.outcomes.stop()
 
     def _changed(self, changes: Changes) -> None:
         for name, amount in changes.ready.items():
-            if name in self._job_queues.asked:  # less what was foreseen, and is taken already
-                self._wake(name, min(amount, self._store.ready(name)))
+            if name in self._job_queues.asked:
+                # Less what was foreseen, and is taken already: of a shared store it is not known here.
+                self._wake(name, amount if self._store.shared else min(amount, self._store.ready(name)))
         self.watches.tell(changes.ended)
         self.watches.tell(changes.died)
-        for number in changes.died:
+        for number in changes.died if not changes.elsewhere else ():
             self.progress.end(number, {"event": "failed"})
-        if changes.died and self._loaded:
-            self.outcomes.wake()
+        if changes.died and self._loaded and not changes.elsewhere:
+            self.outcomes.wake(*changes.died)
+
+    async def _follow(self) -> None:
+        """Know the queues of jobs that other servers make."""
+        while True:
+            self._following.clear()
+            try:
+                known = set(self._job_queues.asked)
+                await self._job_queues.catch_up()
+                for name in self._job_queues.asked.keys() - known:
+                    await self._look(name)
+            except StoreClosed:
+                return
+            except WindlassError as error:
+                log.warning("job_queues_behind", error=error.detail)
+                await self._following.rest(1)
+                continue
+            await self._following.rest(None)
+
+    def _waited_for(self) -> list[str]:
+        """The queues that those look into who wait for jobs."""
+        offers = [self._offers[key] for key in self._lines.waited_for()]
+        return sorted({name for offered in offers for name in self._job_queues.looked_into(offered)})
+
+    async def _look(self, queue: str) -> None:
+        """Whoever waits for jobs of this queue tries for what other servers have brought into it."""
+        self._store.attend(queue)
+        info = await self._store.queue(queue)
+        if info.ready:
+            self._wake(queue, info.ready)
 
     def _wake(self, queue: str, amount: int) -> None:
         asked = self._job_queues.asked[queue]
@@ -212,7 +249,7 @@ class Dispatch:
         self._holdings.drop(number)  # or one that is not confirmed would be given again
         self.progress.tell(number, {"event": how}, over=True)
         if outcome is not None:
-            self.outcomes.wake()
+            self.outcomes.wake(number)
 
     async def supersede(self, job_id: str) -> None:
         """A newer job takes this one's place. One that has ended stays as it is."""
@@ -250,6 +287,8 @@ class Dispatch:
         while True:
             if wait > 0:
                 self._offers.setdefault(key, runner.labels)
+                if self._store.shared:
+                    self._attend(runner.labels)
                 messages = await self._lines.wait(key, wait, attempt, gone)
             elif self._lines.idle(key):
                 return []  # whatever comes next is for those who wait
@@ -263,6 +302,11 @@ class Dispatch:
                 return readable
             wait = min(wait, 1)  # what was there is unreadable and set aside: the next
 
+    def _attend(self, offered: Labels) -> None:
+        for queue in self._job_queues.looked_into(offered):
+            self._store.attend(queue)
+        self._pulse.start()
+
     def _forget_over(self) -> None:
         """Forget deliveries that nobody spoke of again, and labels that nobody offers who waits."""
         self._holdings.forget_over(self._clock.now())
@@ -270,6 +314,7 @@ class Dispatch:
 
     async def _again(self, runner: Runner, claim: str | None, limit: int) -> list[Delivery]:
         """What a runner was given before and may not have got."""
+        await self._holdings.catch_up(runner.id)
         found: list[Delivery] = []
         for holding in self._holdings.unconfirmed(runner.id, claim, time.monotonic(), self._clock.now()):
             job = await self._holdings.job_of(holding)
@@ -285,20 +330,25 @@ class Dispatch:
         self, runner: Runner, claim: str, key: str, caller: Caller | None, limit: int
     ) -> list[Message]:
         queues = self._job_queues.looked_into(runner.labels)
+        if self._store.shared:  # what is ready is not known here: those of which it is come first
+            queues = sorted(queues, key=lambda queue: not self._ready(queue))
         for queue in queues:
+            share = limit
             if limit > 1 or len(queues) > 1:
                 ready = self._ready(queue)
-                if not ready and len(queues) > 1:
+                if not ready and len(queues) > 1 and not self._store.shared:
                     continue
-                share = -(-ready // max(1, self._lines.waiting(key)))
-                limit = max(1, min(limit, share))
-            got = await self._store.receive(queue, limit, self._lease, runner.id, caller, claim)
+                others = self._lines.waiting(key) > 1
+                if ready or others or not self._store.shared:
+                    share = max(1, min(limit, -(-ready // max(1, self._lines.waiting(key)))))
+            got = await self._store.receive(queue, share, self._lease, runner.id, caller, claim)
             if got:
                 return got
         return []
 
     async def _deliver(self, runner: Runner, claim: str, message: Message) -> Delivery | None:
-        queue = self._job_queues.names[message.queue]
+        queue = await self._job_queues.name_of(message.queue)
+        assert queue is not None, "it was received from it"
         try:
             job = decode_job(message.content)
         except msgspec.DecodeError as error:
@@ -308,7 +358,16 @@ class Dispatch:
             )
             return None
         self._holdings.add(
-            Holding(message.number, queue, runner.id, claim, time.monotonic(), message.lease_until, job)
+            Holding(
+                message.number,
+                message.delivery,
+                queue,
+                runner.id,
+                claim,
+                time.monotonic(),
+                message.lease_until,
+                job,
+            )
         )
         job_id = self._ids.numbered(JOB, message.number)
         self.progress.tell(message.number, {"event": "started", "runner": runner.name})
@@ -316,14 +375,16 @@ class Dispatch:
 
     # --- looking --------------------------------------------------------------------------------------
 
-    def seen(self) -> list[tuple[Runner, float, int]]:
-        """Each runner, how many seconds ago it was seen, and how many jobs it holds."""
+    async def seen(self) -> list[tuple[Runner, float, int]]:
+        """Each runner, how many seconds ago it was seen, and how many jobs it holds.
+
+        Where it talks to other servers, that it was seen may be known here a minute late.
+        """
+        await self.runners.look_at_all()
         now = self._clock.now()
-        return [
-            (
-                runner,
-                (now - runner.seen_at) / 1000,
-                sum(holding.lease_until > now for holding in self._holdings.of(runner.id)),
-            )
-            for runner in self.runners.all()
-        ]
+        if self._store.shared:
+            held = [(claim.holder, claim.message.lease_until) for claim in await self._store.held()]
+        else:
+            held = [(holding.runner, holding.lease_until) for holding in self._holdings.all()]
+        jobs = Counter(runner for runner, lease_until in held if lease_until > now)
+        return [(runner, (now - runner.seen_at) / 1000, jobs[runner.id]) for runner in self.runners.all()]

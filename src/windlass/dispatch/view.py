@@ -9,16 +9,20 @@ from typing import Any
 import msgspec
 
 from windlass.dispatch.job import JOB, Job, decode_job, decode_outcome
-from windlass.dispatch.job_queues import JobQueues
+from windlass.dispatch.job_queues import JobQueues, is_there
 from windlass.dispatch.labels import labels_of
 from windlass.dispatch.numbers import Numbers
 from windlass.dispatch.progress import Numbered, Progress
+from windlass.dispatch.relay import Relay
 from windlass.errors import JobNotFound, QueueNotFound
 from windlass.ids import Ids
 from windlass.message import Life, State
+from windlass.queues import pulse
 from windlass.queues.watching import Watches
 from windlass.store import Store
 
+_ANSWERED = 0.05
+"""Seconds in which other servers answer, or are taken to have nothing: so all answers come in order."""
 _UNDER_WAY = frozenset({"queued", "running"})
 
 _STATES = {
@@ -81,9 +85,9 @@ def _job(life: Life) -> Job | None:
 
 
 async def life_of(store: Store, number: int) -> Life:
-    """All that is known of a job, living or not. Raises JobNotFound."""
+    """All that is known of a job, living or not; its queue can be named to the store. Raises JobNotFound."""
     life = await store.find(number)
-    if life is None or labels_of(life.in_queue) is None:
+    if life is None or labels_of(life.in_queue) is None or not await is_there(store, life.in_queue):
         raise JobNotFound
     return life
 
@@ -98,6 +102,7 @@ class Views:
         numbers: Numbers,
         job_queues: JobQueues,
         progress: Progress,
+        relay: Relay,
         watches: Watches,
         load: Callable[[], Awaitable[None]],
     ) -> None:
@@ -106,6 +111,7 @@ class Views:
         self._numbers = numbers
         self._job_queues = job_queues
         self._progress = progress
+        self._relay = relay
         self._watches = watches
         self._load = load
 
@@ -118,13 +124,19 @@ class Views:
         number = await self._numbers.of(job_id)
 
         async def look() -> JobView:
-            return view_of(job_id, await life_of(self._store, number))
+            life = await life_of(self._store, number)
+            if wait:
+                self._store.attend(life.in_queue)
+            return view_of(job_id, life)
 
-        return await self._watches.until(number, look, lambda view: view.over, wait, gone)
+        every = pulse.EVERY if self._store.shared else None
+        return await self._watches.until(number, look, lambda view: view.over, wait, gone, every=every)
 
     async def jobs(self, state: State, limit: int) -> list[JobView]:
         """Jobs in one state of their messages: READY, LEASED or DEAD; those of each queue in order."""
         await self._load()
+        if self._store.shared:
+            await self._job_queues.catch_up()
         found: list[JobView] = []
         for name in sorted(self._job_queues.asked):
             if len(found) >= limit:
@@ -142,7 +154,30 @@ class Views:
     async def watch(self, job_id: str, last: int, wait: float) -> tuple[list[Numbered], bool]:
         """Events of a job behind number `last`, after `wait` seconds at most; and if that was all."""
         number = await self._numbers.of(job_id)
-        events, over = await self._progress.after(number, last, wait)
-        if not events and not over:
-            over = (await self.job(job_id)).over
+        if self._store.shared:
+            events, over = await self._watch_all(job_id, number, last, wait)
+        else:
+            events, over = await self._progress.after(number, last, wait)
+            if not events and not over:
+                over = (await self.job(job_id)).over
         return events, over or self._watches.stopped
+
+    async def _watch_all(
+        self, job_id: str, number: int, last: int, wait: float
+    ) -> tuple[list[Numbered], bool]:
+        """As `watch`, with what other servers are told: they are asked every second."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + wait
+        while True:
+            self._relay.ask(number)
+            await asyncio.sleep(_ANSWERED)
+            left = deadline - loop.time()
+            events, over = await self._progress.after(number, last, max(0.0, min(left, pulse.EVERY)))
+            if not events and not over:
+                over = (await self.job(job_id)).over
+            if over:  # what was told on the way here may be in other servers still
+                self._relay.ask(number)
+                await asyncio.sleep(_ANSWERED)
+                return (await self._progress.after(number, last, 0))[0], True
+            if events or left <= 0 or self._watches.stopped:
+                return events, False

@@ -1,6 +1,8 @@
 """Which problems there are: a guard in front of their table, so that a guess at a number reaches no database.
 
 It remembers whether there is a problem, and nothing of what it is: that comes from the database each time.
+Where other servers write the same database, it remembers nothing: each look-up is a query, which those share
+who wait.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from sqlalchemy import Connection, Select, select
 from windlass.database import Database
 from windlass.errors import ProblemNotFound
 from windlass.guard.bloom import BloomFilter
-from windlass.guard.guard import Guard, Limits
+from windlass.guard.guard import Alone, Guard, Limits
 from windlass.judge.tables import problems, versions
 
 R = TypeVar("R")
@@ -30,13 +32,15 @@ _PAGE = 10_000
 class Presence:
     """Knows of every problem that there ever was: of a deleted one, submissions are kept."""
 
-    def __init__(self, database: Database) -> None:
-        """Read all numbers. Blocks; raises StoreUnavailable."""
+    def __init__(self, database: Database, *, shared: bool) -> None:
+        """Read all numbers, unless it is `shared` with other servers. Blocks; raises StoreUnavailable."""
         self._database = database
         # Read anew at each start and kept nowhere: a secret of this process is enough.
         known = BloomFilter(os.urandom(32), expected_items=EXPECTED, false_positive_rate=RATE)
-        known.update(map(str, _ever(database)))
-        self._guard: Guard[bool] = Guard(known, self._look, limits=_LIMITS)
+        if not shared:
+            known.update(map(str, _ever(database)))
+        peers = _Unheard() if shared else Alone()
+        self._guard: Guard[bool] = Guard(known, self._look, limits=_LIMITS, peers=peers)
 
     async def expect(self, problem_id: int) -> None:
         """Raise ProblemNotFound where there is no such problem."""
@@ -59,6 +63,13 @@ class Presence:
         wanted = select(problems.c.id).where(problems.c.id == int(key))
         found = await self._database.read(lambda connection: connection.execute(wanted).first())
         return True if found is not None else None
+
+
+class _Unheard(Alone):
+    """Others that tell of nothing."""
+
+    def current(self) -> bool:
+        return False
 
 
 def _ever(database: Database) -> Iterator[int]:

@@ -83,10 +83,18 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
         return self.testdata, self.meta.checker, self.meta.interactor, limits
 
 
-def current(connection: Connection, problem_id: int, *, lock: bool = False) -> Problem | None:
-    """A problem as it is now; with `lock` it stays so until the transaction's end."""
-    wanted = _current(versions.c.statement).where(problems.c.id == problem_id)
-    row = connection.execute(wanted.with_for_update(of=problems) if lock else wanted).first()
+def current(
+    connection: Connection, problem_id: int, *, lock: Literal["read", "write"] | None = None
+) -> Problem | None:
+    """A problem as it is now; with a `lock` nobody else changes it until the transaction's end.
+
+    Several may have it to "read".
+    """
+    if lock is not None:
+        # By itself: one that waits for the row in a join gets the row as it became, and the rest as it was.
+        only = select(problems.c.id).where(problems.c.id == problem_id)
+        connection.execute(only.with_for_update(read=lock == "read"))
+    row = connection.execute(_current(versions.c.statement).where(problems.c.id == problem_id)).first()
     if row is None:
         return None
     problem = _problem(row)

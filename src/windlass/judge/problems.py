@@ -9,7 +9,6 @@ import struct
 import zipfile
 import zlib
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import BinaryIO
 
 from sqlalchemy import ColumnElement, Connection, delete, func, insert, select, update
@@ -94,7 +93,10 @@ class Problems:
         def step(connection: Connection) -> tuple[Problem, bool, Sequence[int]]:
             if new and _next(connection) != problem_id:
                 raise Conflict
-            return self._put(connection, problem_id, meta, data)
+            put = self._put(connection, problem_id, meta, data)
+            if new and put[0].version != 1:  # another server's was committed since then
+                raise Conflict
+            return put
 
         async def write() -> tuple[Problem, bool]:
             # It runs to its end, also where whoever asked is gone and holds the file no longer.
@@ -127,7 +129,7 @@ class Problems:
         data: tuple[str, int] | None,
     ) -> tuple[Problem, bool, Sequence[int]]:
         now = self._clock.now()
-        before = current(connection, problem_id, lock=True)
+        before = current(connection, problem_id, lock="write")
         if data is None:
             if before is None:
                 raise _without_data()
@@ -139,6 +141,7 @@ class Problems:
             if unknown := set(meta.programs) - set(before.meta.programs):
                 raise Invalid(f"Send test data along that has {min(unknown)}.", field="testdata")
             data = (before.testdata, before.testdata_size)
+        self._files.refer(connection, data[0])
         last = select(func.max(versions.c.version)).where(versions.c.problem_id == problem_id)
         problem = Problem(
             id=problem_id,
@@ -190,7 +193,7 @@ class Problems:
         await self._presence.expect(problem_id)
 
         def step(connection: Connection) -> builtins.list[int]:
-            if current(connection, problem_id, lock=True) is None:
+            if current(connection, problem_id, lock="write") is None:
                 raise ProblemNotFound
             connection.execute(delete(problems).where(problems.c.id == problem_id))
             reason = "The problem was deleted."
@@ -246,22 +249,22 @@ def _check_meta(meta: ProblemMeta) -> None:
 def _check_testdata(data: Incoming, meta: ProblemMeta) -> None:
     """Refuse what a runner could not unpack, or would unpack to something else. Reads all of it."""
     data.finish()
-    cases_of(data.path, meta.counts)
-    _check_programs(data.path, meta)
-    _read_through(data.path)
+    cases_of(data.content(), meta.counts)
+    _check_programs(data.content(), meta)
+    _read_through(data.content())
 
 
-def _check_programs(archive: Path, meta: ProblemMeta) -> None:
+def _check_programs(archive: BinaryIO, meta: ProblemMeta) -> None:
     there = programs_of(archive)
     for name in meta.programs:
         if name not in there:
             raise Invalid(f"The problem names {name}, which its test data does not have.", field="testdata")
 
 
-def _read_through(path: Path) -> None:
+def _read_through(archive: BinaryIO) -> None:
     """Unpack everything to nowhere: what the directory of an archive says may be a lie."""
     room = MAX_ALL
-    with zipfile.ZipFile(path) as opened:
+    with zipfile.ZipFile(archive) as opened:
         for member in opened.infolist():
             size = 0
             try:

@@ -8,57 +8,88 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, select, update
 
 from windlass.clock import Clock
-from windlass.database import Database, sqlite_url
+from windlass.database import PATIENCE, Database, sqlite_url
 from windlass.ids import Ids
-from windlass.judge.files import Files
+from windlass.judge.files import DiskFiles, Files
 from windlass.judge.generations import Generations
 from windlass.judge.jobs import Dispatch
 from windlass.judge.outbox import Outbox
 from windlass.judge.presence import Presence
 from windlass.judge.problems import Problems
 from windlass.judge.projection import Projection
+from windlass.judge.stored_files import StoredFiles
 from windlass.judge.stranded import Stranded
 from windlass.judge.submissions import Submissions
-from windlass.judge.sweeper import Sweeper
-from windlass.judge.tables import migrate, problems, submissions, versions
+from windlass.judge.sweeper import COLLECTION, Sweeper
+from windlass.judge.tables import SCHEMA, installation, migrate, now, problems, submissions, versions
 from windlass.queues.watching import Watches
 
 DATABASE = "judge.db"
 FILES = "files"
 _STEP = 500
+_TURN = 0.9
+"""The part of the time between two collections that has to be over: each server counts from its own start."""
 
 
 class Judge:
     """Everything of the judge that lives as long as the server."""
 
-    def __init__(self, database: Database, files: Files, ids: Ids, clock: Clock, dispatch: Dispatch) -> None:
+    def __init__(
+        self, database: Database, files: Files, ids: Ids, clock: Clock, dispatch: Dispatch, *, shared: bool
+    ) -> None:
+        """`shared`: other servers may have the same judge open."""
         self.files = files
         self.watches = Watches()
         self._database = database
+        self._shared = shared
         generations = Generations(ids)
-        presence = Presence(database)
-        self.outbox = Outbox(database, dispatch)
+        presence = Presence(database, shared=shared)
+        self.outbox = Outbox(database, dispatch, shared=shared)
         self.stranded = Stranded(database, dispatch, generations, self.watches.tell)
-        self.sweeper = Sweeper(self.outbox.sweep, self.stranded.look, self.collect)
+        self.sweeper = Sweeper(self.outbox.sweep, self.stranded.look, self._collect_in_turn)
         self.problems = Problems(database, files, clock, generations, presence, self.sweeper, self.watches)
         self.submissions = Submissions(
-            database, files, ids, clock, generations, presence, self.outbox, self.sweeper, self.watches
+            database,
+            files,
+            ids,
+            clock,
+            generations,
+            presence,
+            self.outbox,
+            self.sweeper,
+            self.watches,
+            shared=shared,
         )
         self._projection = Projection(database, ids, clock, self.watches)
 
     @classmethod
     def open(
-        cls, data_dir: Path, ids: Ids, clock: Clock, dispatch: Dispatch, *, synchronous: str = "full"
+        cls,
+        data_dir: Path,
+        ids: Ids,
+        clock: Clock,
+        dispatch: Dispatch,
+        *,
+        url: str | None = None,
+        synchronous: str = "full",
+        patience: float = PATIENCE,
     ) -> Judge:
-        """The judge of a data directory, which this process holds the lock of. Raises StartError; blocks."""
-        files = Files(data_dir / FILES)
-        url = sqlite_url(data_dir / DATABASE)
-        database = Database(url, migrate, owner="judge", synchronous=synchronous)
+        """The judge of a data directory, which this process holds the lock of; or that in the PostgreSQL at
+        `url`, for which it is a place for what is on its way. Raises StartError; blocks."""
+        if url is None:
+            files: Files = DiskFiles(data_dir / FILES)
+            database = Database(
+                sqlite_url(data_dir / DATABASE), migrate, owner="judge", synchronous=synchronous
+            )
+        else:
+            own = partial(migrate, mark=ids.sign("judge"))
+            database = Database(url, own, owner="judge", patience=patience, schema=SCHEMA)
+            files = StoredFiles(database, _needed, data_dir)
         try:
-            return cls(database, files, ids, clock, dispatch)
+            return cls(database, files, ids, clock, dispatch, shared=url is not None)
         except BaseException:
             database.close()
             raise
@@ -105,7 +136,32 @@ class Judge:
             needed = await self._database.read(partial(_needed, some))
             unneeded = [digest for digest in some if digest not in needed]
             removed += await asyncio.to_thread(self.files.remove, unneeded)
+        await asyncio.to_thread(self.files.tidy)
         return removed
+
+    async def _collect_in_turn(self) -> None:
+        """The same, unless another server has done it within the hour."""
+        if not self._shared or await self._database.write(_take_turn):
+            await self.collect()
+
+
+def has_problems(data_dir: Path) -> bool:
+    """Whether the judge in a data directory has, or had, any. Raises StartError; blocks."""
+    if not (data_dir / DATABASE).exists():
+        return False
+    database = Database(sqlite_url(data_dir / DATABASE), migrate, owner="judge")
+    try:
+        return database.look(lambda c: c.execute(select(versions.c.problem_id).limit(1)).first()) is not None
+    finally:
+        database.close()
+
+
+def _take_turn(connection: Connection) -> bool:
+    """Whether it is time for a collection, which nobody else begins then."""
+    moment = now(connection)
+    last = moment - round(_TURN * COLLECTION * 1000)
+    mine = update(installation).where(installation.c.collected_at <= last).values(collected_at=moment)
+    return connection.execute(mine).rowcount == 1
 
 
 def _needed(digests: Sequence[str], connection: Connection) -> set[str]:

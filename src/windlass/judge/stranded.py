@@ -75,15 +75,18 @@ class Stranded:
     def _renew(self, suspects: Sequence[_Waiting], connection: Connection) -> list[int]:
         renewed: list[int] = []
         for number, generation, job_id in suspects:
+            whose = select(submissions.c.problem_id).where(submissions.c.number == number)
+            problem_id = connection.execute(whose).scalar()
+            problem = current(connection, problem_id, lock="read") if problem_id is not None else None
+            if problem is None:
+                continue
             same = (
                 (submissions.c.number == number)
                 & (submissions.c.generation == generation)
                 & submissions.c.job_id.is_not_distinct_from(job_id)
                 & _WAITS
             )
-            row = connection.execute(select(submissions.c.problem_id).where(same).with_for_update()).first()
-            problem = current(connection, row.problem_id) if row is not None else None
-            if problem is not None:
+            if connection.execute(select(submissions.c.number).where(same).with_for_update()).first():
                 renewed += self._generations.renew(connection, submissions.c.number == number, problem)
         return renewed
 

@@ -40,6 +40,10 @@ MAX_ANSWERS = 100_000
 """Idempotency-Keys that are remembered."""
 ANSWER_KEPT = 24 * 3600 * 1000
 """Milliseconds."""
+_EVERY = 1.0
+"""Seconds after which whoever waits looks again at what another server may have written."""
+_EXPIRED = 1_000
+"""Idempotency-Keys that are forgotten in one commit."""
 _STEP = 500
 """Submissions of a problem that are judged anew in one commit."""
 
@@ -66,7 +70,10 @@ class Submissions:
         outbox: Outbox,
         sweeper: Sweeper,
         watches: Watches,
+        *,
+        shared: bool,
     ) -> None:
+        """`shared`: other servers write the same database, and tell nobody here."""
         self._database = database
         self._files = files
         self._ids = ids
@@ -76,6 +83,7 @@ class Submissions:
         self._outbox = outbox
         self._sweeper = sweeper
         self._watches = watches
+        self._every = _EVERY if shared else None
 
     # --- in -------------------------------------------------------------------------------------------
 
@@ -104,9 +112,10 @@ class Submissions:
                 known = _known(connection, once, self._clock.now()) if once is not None else None
                 if known is not None:
                     return known, False
-                problem = current(connection, problem_id)
+                problem = current(connection, problem_id, lock="read")  # a new version has to see this one
                 if problem is None:
                     raise ProblemNotFound
+                self._files.refer(connection, digest)
                 number = self._insert(
                     connection,
                     problem_id=problem_id,
@@ -185,7 +194,9 @@ class Submissions:
         Raises SubmissionNotFound.
         """
         number = self.number_of(submission_id)
-        return await self._watches.until(number, lambda: self._find(number), enough, seconds, gone)
+        return await self._watches.until(
+            number, lambda: self._find(number), enough, seconds, gone, every=self._every
+        )
 
     async def list(
         self, problem_id: int | None, after: str | None, limit: int
@@ -220,11 +231,16 @@ class Submissions:
         number = self.number_of(submission_id)
 
         def step(connection: Connection) -> int:
-            row = locked(connection, number)
-            if row is None:
+            wanted = select(submissions.c.problem_id).where(submissions.c.number == number)
+            problem_id = connection.execute(wanted).scalar()
+            if problem_id is None:
                 raise SubmissionNotFound
-            self._renew(connection, row.problem_id, [number])
-            return int(row.generation)
+            self._renew(connection, problem_id, [number])
+            wanted = select(submissions.c.generation).where(submissions.c.number == number)
+            generation = connection.execute(wanted).scalar()
+            if generation is None:
+                raise SubmissionNotFound
+            return int(generation) - 1
 
         before = await self._database.write(step)
         self._watches.tell([number])
@@ -281,11 +297,11 @@ class Submissions:
         return step
 
     def _renew(self, connection: Connection, problem_id: int, numbers: Sequence[int]) -> None:
-        problem = current(connection, problem_id)
+        problem = current(connection, problem_id, lock="read")
         if problem is None:
             raise ProblemNotFound("The problem was deleted: there is nothing to judge by.")
-        connection.execute(delete(cases).where(cases.c.submission.in_(numbers)))
         self._generations.renew(connection, submissions.c.number.in_(numbers), problem)
+        connection.execute(delete(cases).where(cases.c.submission.in_(numbers)))
 
 
 def _archive(source: bytes, number: int) -> bytes:
@@ -299,8 +315,11 @@ def _archive(source: bytes, number: int) -> bytes:
 
 def _known(connection: Connection, once: Once, now: int) -> int | None:
     """The submission of this Idempotency-Key. Raises IdempotencyKeyReused, IdempotencyFull."""
-    connection.execute(delete(answers).where(answers.c.until <= now))
-    row = connection.execute(select(answers).where(answers.c.key == once.key)).first()
+    over = select(answers.c.key).where(answers.c.until <= now).limit(_EXPIRED)
+    expired = connection.execute(over.with_for_update(skip_locked=True)).scalars().all()
+    if expired:
+        connection.execute(delete(answers).where(answers.c.key.in_(expired)))
+    row = connection.execute(select(answers).where(answers.c.key == once.key, answers.c.until > now)).first()
     if row is not None:
         if row.fingerprint != once.fingerprint:
             raise IdempotencyKeyReused(field="Idempotency-Key")
@@ -315,6 +334,7 @@ def _known(connection: Connection, once: Once, now: int) -> int | None:
 
 def _withdraw(connection: Connection, number: int) -> bool:
     """Take back a submission whose job was refused. False where somebody else has sent it meanwhile."""
+    locked(connection, number)
     unsent = outbox.c.submission == number, outbox.c.generation == 1, outbox.c.superseded.is_(False)
     if connection.execute(select(outbox.c.id).where(*unsent).with_for_update()).first() is None:
         return False

@@ -18,7 +18,8 @@ INTERVAL = 5.0
 LOOK = 300.0
 """Seconds between looks for submissions whose job is gone: the second that finds one has it judged again."""
 _FIRST_COLLECTION = 60.0
-_COLLECTION = 3600.0
+COLLECTION = 3600.0
+"""Seconds between collections of files."""
 
 
 class Sweeper:
@@ -59,7 +60,7 @@ class Sweeper:
                     look = loop.time() + LOOK
                     await self._look()
                 if loop.time() >= collection:
-                    collection = loop.time() + _COLLECTION
+                    collection = loop.time() + COLLECTION
                     await self._collect()
             except StoreClosed:
                 return

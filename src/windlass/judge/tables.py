@@ -3,9 +3,17 @@
 A submission is written with the version of its problem that it is judged by and a generation, which a rejudge
 counts up: whatever comes of an older generation's job is not written any more. `outbox` holds what the
 dispatch has still to be told, and nothing else, so it is as short as the work that is left.
+
+In SQLite they are in a file of this server's own. In PostgreSQL, where several servers may write them, they
+are in a schema of their own, beside whatever else is in that database, and have the files as well.
+Transactions lock in one order: problem, submissions by number, then all else. Two that do it otherwise would
+each wait for the other.
 """
 
 from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
@@ -21,21 +29,46 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    cast,
+    event,
+    func,
     insert,
     inspect,
     select,
-    update,
+    text,
 )
+from sqlalchemy.exc import DBAPIError
 
-from windlass.errors import StoreTooNew
-
-VERSION = 1
-"""Of these tables. A newer one gets a step in `migrate`."""
+from windlass import migrations
+from windlass.errors import JudgeElsewhere
 
 metadata = MetaData()
+SCHEMA = "windlass_judge"
+"""PostgreSQL's."""
+TABLES = migrations.Tables("judge", metadata, Path(__file__).parent / "migrations", "0002", SCHEMA)
+_MAY_NOT = ("25006", "42501")
+"""SQLSTATEs of who may not make a schema or a table."""
+
 _Number = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts up only what is called INTEGER
 
 _schema = Table("judge_schema", metadata, Column("version", Integer, nullable=False))
+
+
+@event.listens_for(_schema, "after_create")
+def _made(table: Table, connection: Connection, **_: Any) -> None:
+    # Windlass as it was before there were migrations looks here, and refuses what is above 1.
+    connection.execute(insert(table).values(version=2))
+
+
+installation = Table(
+    "judge_installation",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),  # 1: there is one row
+    Column("mark", String(32), nullable=False),
+    Column("collected_at", BigInteger, nullable=False),
+)
+"""Where several servers may have it: whose judge this is, by a MAC under the secret that its ids are signed
+with, and when files were collected last. Times that several servers go by are the database's: see `now`."""
 
 problems = Table(
     "problems",
@@ -110,10 +143,12 @@ outbox = Table(
     Column("spec", LargeBinary, nullable=False),
     Column("job_id", Text),
     Column("superseded", Boolean, nullable=False),
+    Column("claimed_until", BigInteger),
     UniqueConstraint("submission", "generation", name="outbox_generation"),
     sqlite_autoincrement=True,
 )
-"""Jobs to submit (those without a job_id) and jobs to supersede, in order."""
+"""Jobs to submit (those without a job_id) and jobs to supersede, in order. What a server has claimed, others
+leave to it for a while."""
 
 answers = Table(
     "answers",
@@ -129,17 +164,66 @@ answers = Table(
 """The answers that an Idempotency-Key gets again."""
 
 
-def migrate(connection: Connection) -> None:
-    """Make the tables, or bring them up to date, in the caller's transaction. Raises StoreTooNew."""
-    if not inspect(connection).has_table(_schema.name):
-        metadata.create_all(connection)
-        connection.execute(insert(_schema).values(version=VERSION))
+files = Table(
+    "files",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("content", BigInteger, nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("held_until", BigInteger, nullable=False),
+)
+"""Files that are whole, by the SHA-256 of their content, and until when none of them is collected."""
+
+chunks = Table(
+    "chunks",
+    metadata,
+    Column("content", BigInteger, primary_key=True, autoincrement=False),
+    Column("number", Integer, primary_key=True, autoincrement=False),
+    Column("data", LargeBinary, nullable=False),
+)
+"""Contents in pieces, from 0. Each upload has a content of its own, so that nobody's is in another's way."""
+
+leftovers = Table(
+    "leftovers",
+    metadata,
+    Column("content", BigInteger, primary_key=True, autoincrement=False),
+    Column("until", BigInteger, nullable=False),
+)
+"""Contents of no file yet, or of none any more: somebody may still be writing or reading them until then."""
+
+
+def migrate(connection: Connection, mark: str = "") -> None:
+    """Make the tables, or bring them up to date, in the caller's transaction. Raises StoreTooNew.
+
+    Of a database that several servers may have, whoever comes first is the owner, by the `mark` of its
+    installation. Raises JudgeElsewhere for any other, and where no tables may be made.
+    """
+    migrations.lock(connection)
+    if connection.dialect.name != "postgresql":
+        migrations.migrate(connection, TABLES)
         return
-    version = connection.execute(select(_schema.c.version)).scalar_one()
-    if version > VERSION:
-        raise StoreTooNew(
-            f"The judge's database has tables of version {version}; this Windlass knows up to {VERSION}."
-            " Install the newer Windlass again. Nothing was changed."
+    try:
+        if not inspect(connection).has_schema(SCHEMA):  # to ask for one that is there takes the same right
+            connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
+        migrations.migrate(connection, TABLES)
+    except DBAPIError as error:
+        if getattr(error.orig, "sqlstate", None) not in _MAY_NOT:
+            raise
+        raise JudgeElsewhere(
+            f"The judge cannot have its tables in this database: {str(error.orig).splitlines()[0]}. Have its"
+            f" owner run: CREATE SCHEMA {SCHEMA} AUTHORIZATION the_user_that_windlass_is;"
+        ) from error
+    owner = connection.execute(select(installation.c.mark)).scalar()
+    if owner is None:
+        connection.execute(insert(installation).values(id=1, mark=mark, collected_at=0))
+    elif owner != mark:
+        raise JudgeElsewhere(
+            "The judge in this database is another installation's: its ids are signed under another secret."
+            " Servers that share a judge share their queues, too."
         )
-    if version < VERSION:
-        connection.execute(update(_schema).values(version=VERSION))
+
+
+def now(connection: Connection) -> int:
+    """PostgreSQL's time: the same for all of its servers, whatever their clocks say."""
+    seconds = func.extract("epoch", func.clock_timestamp())
+    return int(connection.execute(select(cast(seconds * 1000, BigInteger))).scalar_one())

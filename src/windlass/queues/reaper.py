@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import structlog
 
 from windlass.clock import Clock
@@ -14,6 +16,8 @@ log = structlog.get_logger("windlass.reaper")
 _PAUSE = 0.005
 """Seconds between steps while much is due: requests get at least half of the writer."""
 _RETRY = 1.0
+_SHARED = 1.0
+"""Seconds of rest at most where other servers may bring what is due, about: they do not rest in step."""
 
 
 class Reaper:
@@ -45,6 +49,9 @@ class Reaper:
                 wait = (
                     None if self._planned is None else max((self._planned - self._clock.now()) / 1000, _PAUSE)
                 )
+                if self._store.shared:
+                    most = _SHARED * random.uniform(0.75, 1.25)
+                    wait = most if wait is None else min(wait, most)
             except StoreClosed:
                 return
             except StoreUnavailable as error:

@@ -7,11 +7,13 @@ from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from windlass.clock import Clock
-from windlass.errors import MessageGone
+from windlass.errors import MessageGone, QueueNotFound
 from windlass.ids import Ids
 from windlass.message import Life, Message, QueueInfo, State
-from windlass.queues import rules
+from windlass.queues import pulse, rules
+from windlass.queues.pulse import Pulse
 from windlass.queues.reaper import Reaper
+from windlass.queues.registry import Registry
 from windlass.queues.waiting import Lines
 from windlass.queues.watching import Watches
 from windlass.store import Caller, Changes, Store
@@ -28,9 +30,21 @@ class Queues:
         self.ids = Ids(store.secret, spread=store.spread)
         self.lines = Lines()
         self.reaper = Reaper(store, clock)
+        self.registry = Registry(store)
+        self._pulse = Pulse(self.lines.waited_for, self._look, "windlass-receives")
         self.ends = Watches()
         """Of messages that shall end."""
         store.listen(self._changed)
+
+    def start(self) -> None:
+        """Run what goes on beside the requests on this loop, if it runs on none yet."""
+        self.reaper.start()
+        self.registry.start()
+
+    async def stop(self) -> None:
+        await self._pulse.stop()
+        await self.registry.stop()
+        await self.reaper.stop()
 
     def _changed(self, changes: Changes) -> None:
         for name, amount in changes.ready.items():
@@ -80,13 +94,27 @@ class Queues:
 
         if wait:
             self.store.queue_number(queue)  # to wait for what will never be is an error
-            self.reaper.start()
+            self.start()
+            if self.store.shared:
+                self.store.attend(queue)
+                self._pulse.start()
             return self.lines.wait(queue, wait, lambda: asyncio.ensure_future(receive()), gone)
         if self.lines.idle(queue):
             nothing: asyncio.Future[list[Message]] = asyncio.get_running_loop().create_future()
             nothing.set_result([])
             return nothing
         return receive()
+
+    async def _look(self, queue: str) -> None:
+        """Whoever waits for this queue tries for what other servers have brought into it."""
+        self.store.attend(queue)
+        try:
+            info = await self.store.queue(queue)
+        except QueueNotFound:
+            self.lines.wake_all(queue)
+            return
+        if info.ready and not info.paused:
+            self.lines.wake(queue, info.ready)
 
     async def life(self, number: int, wait: float, gone: asyncio.Future[None] | None = None) -> Life:
         """A message's life; with `wait`, once it has ended or the seconds are over. Raises MessageGone."""
@@ -96,8 +124,16 @@ class Queues:
         return life
 
     async def _end(self, number: int, wait: float, gone: asyncio.Future[None] | None) -> Life | None:
-        self.reaper.start()
-        return await self.ends.until(number, lambda: self.store.find(number), _ended, wait, gone)
+        self.start()
+        every = pulse.EVERY if self.store.shared else None
+
+        async def look() -> Life | None:
+            life = await self.store.find(number)
+            if life is not None:
+                self.store.attend(life.in_queue)
+            return life
+
+        return await self.ends.until(number, look, _ended, wait, gone, every=every)
 
     def release_waiters(self) -> None:
         """Answer everybody who waits, now: the server stops."""

@@ -101,6 +101,10 @@ class Lines:
         """How many stand in a line."""
         return len(self._lines.get(queue, ()))
 
+    def waited_for(self) -> list[str]:
+        """The lines in which somebody stands."""
+        return list(self._lines)
+
     def idle(self, queue: str) -> bool:
         """True while somebody waits here idly: whatever comes next is theirs."""
         line = self._lines.get(queue)

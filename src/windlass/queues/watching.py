@@ -1,4 +1,7 @@
-"""Those who wait for something with a number to change. Nobody polls: whoever writes a change tells them."""
+"""Those who wait for something with a number to change. Whoever writes a change tells them.
+
+Nobody polls, but for what another server may change, which tells nobody here: see `every`.
+"""
 
 from __future__ import annotations
 
@@ -53,9 +56,12 @@ class Watches:
         enough: Callable[[T], bool],
         seconds: float,
         gone: asyncio.Future[None] | None,
+        *,
+        every: float | None = None,
     ) -> T:
         """What `look` finds once it is `enough`; or what there is when the seconds are over, or its client is
-        `gone`. Raises what `look` raises."""
+        `gone`. With `every` it looks again after so many seconds in which nobody told it. Raises what `look`
+        raises."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         with self._watch(number) as watch:
@@ -66,7 +72,7 @@ class Watches:
                 hung_up = gone is not None and gone.done()
                 if enough(found) or left <= 0 or hung_up or self.stopped:
                     return found
-                await watch.wait(left, gone)
+                await watch.wait(left if every is None else min(left, every), gone)
 
     @contextlib.contextmanager
     def _watch(self, number: int) -> Iterator[Watch]:

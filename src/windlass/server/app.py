@@ -18,6 +18,7 @@ from starlette.exceptions import HTTPException
 from windlass import __version__
 from windlass.catalogue.service import Catalogue
 from windlass.clock import Clock
+from windlass.directory import DirectoryLock
 from windlass.dispatch import Dispatch
 from windlass.dispatch.service import Timing
 from windlass.errors import (
@@ -25,6 +26,7 @@ from windlass.errors import (
     Invalid,
     MethodNotAllowed,
     NotFound,
+    QueueNotFound,
     RunnerUnknown,
     StoreClosed,
     Unauthenticated,
@@ -44,6 +46,7 @@ from windlass.server import (
     job_docs,
     judge_api,
     judge_bodies,
+    judge_setup,
     metrics_api,
     problems,
     queue_admin,
@@ -53,10 +56,12 @@ from windlass.server import (
     status_api,
 )
 from windlass.server.auth import STRANGER, Door, Principal
+from windlass.server.behind import Behind
 from windlass.server.body import Reading, check_json
 from windlass.server.catalogue_api import CatalogueApi
 from windlass.server.job_api import JobApi
 from windlass.server.lane import (
+    Answer,
     AsgiClient,
     Lane,
     ReceiveEvent,
@@ -77,6 +82,8 @@ from windlass.store import Store, open_store
 log = structlog.get_logger("windlass.server")
 
 _OPEN_PATHS = frozenset({"/health", "/openapi.json", "/docs"})
+_REFUSED = "windlass.refused"
+"""In a scope: takes the error of a request that may be tried again, and is not answered then."""
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})
 
 
@@ -89,20 +96,38 @@ class Windlass:
         clock: Clock | None = None,
         *,
         jobs: Callable[[Dispatch], JudgeDispatch] = Jobs,
+        locked: bool = False,
     ) -> None:
-        """`jobs` makes what gives the judge's jobs to the dispatch."""
+        """`jobs` makes what gives the judge's jobs to the dispatch. `locked`: who started this process holds
+        the lock of the data directory."""
         self.settings = settings
+        # SQLite's store takes the lock itself, from whoever opens it.
+        self._locks = settings.store is not None and not locked
+        self._lock: DirectoryLock | None = None
         self._given_clock = clock
         self._jobs = jobs
         self.opened = False
-        self._stopping = False
+        self.draining = False
+        """True once this server was told to stop: it serves on for a while, and lets nobody come back."""
+        self.stopping = False
+        """True once it takes no more connections."""
         self._opening = threading.Lock()  # a test client may bring a thread and a loop for each request
 
     def open(self) -> None:
         """Open the store and wire everything, once. Raises StartError."""
         with self._opening:
             if not self.opened:
-                self._open()
+                self._lock = DirectoryLock(self.settings.data_dir) if self._locks else None
+                try:
+                    self._open()
+                except BaseException:
+                    self._unlock()
+                    raise
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
 
     def _open(self) -> None:
         self.store: Store = open_store(
@@ -110,6 +135,8 @@ class Windlass:
             self.settings.store,
             clock=self._given_clock,
             synchronous=self.settings.synchronous,
+            durability=self.settings.durability,
+            replicas=self.settings.replicas,
         )
         self._clock = self.store.clock
         self.queues = Queues(self.store, self._clock)
@@ -128,12 +155,8 @@ class Windlass:
             failed_kept=self.settings.failed_jobs_kept,
         )
         try:
-            self.judge = Judge.open(
-                self.settings.data_dir,
-                self.queues.ids,
-                self._clock,
-                self._jobs(self.dispatch),
-                synchronous=self.settings.synchronous,
+            self.judge = judge_setup.open_judge(
+                self.settings, self.store, self.queues.ids, self._clock, self._jobs(self.dispatch)
             )
             try:
                 self.catalogue = catalogue_setup.open_catalogue(self.settings, self.store.secret)
@@ -145,31 +168,36 @@ class Windlass:
             raise
         self.dispatch.outcomes.listen(self.judge.project)
         self.dispatch.leases.on_start(self.judge.started)
+        self.behind = Behind(self.queues, self.door, self.dispatch.runners)
         self.lane = Lane(
             self.door,
+            self.behind,
             QueueApi(self.queues).routes,
             RunnerApi(self.dispatch).routes,
             JobApi(self.dispatch).routes,
             CatalogueApi(self.catalogue).routes,
         )
-        self.api = _ordinary(self.settings, self.queues, self.dispatch, self.judge, self.catalogue)
-        self.opened, self._stopping = True, False
+        self.api = _ordinary(
+            self.settings, self.queues, self.dispatch, self.judge, self.catalogue, lambda: self.draining
+        )
+        self.opened, self.stopping = True, False
 
     async def close(self) -> None:
         """Let everybody who waits go, commit what is under way, close."""
         if self.opened:
             self.release_waiters()
             await self.dispatch.stop()
-            await self.queues.reaper.stop()
+            await self.queues.stop()
             await self.judge.stop()
             self.judge.close()
             await asyncio.to_thread(self.catalogue.close)  # it saves its filter
             self.store.close()
+            self._unlock()
             self.opened = False
 
     def release_waiters(self) -> None:
         """Answer all long polls now with what they have, nothing: the server stops."""
-        self._stopping = True
+        self.stopping = True
         if self.opened:
             self.queues.release_waiters()
             self.dispatch.release_waiters()
@@ -185,7 +213,7 @@ class Windlass:
             except WindlassError as error:
                 await _refuse(send, error)
             except asyncio.CancelledError:
-                if not self._stopping:
+                if not self.stopping:
                     raise
                 await _refuse(send, StoreClosed())  # it outlasted the time that a stop gives
         elif kind == "lifespan":
@@ -203,12 +231,14 @@ class Windlass:
             await self._hot(request, receive, send)
 
     async def _hot(self, request: HotRequest, receive: ReceiveEvent, send: SendEvent) -> None:
-        self.lane.enter(request)
+        try:
+            self.lane.enter(request)
+        except Unauthenticated as error:
+            await self.lane.enter_late(request, error)
         if request.method != "GET":
             request.body = await self._reading.read(receive)
         try:
-            awaited, answer_of = request.begin()
-            answer = answer_of(None if awaited is None else await awaited)
+            answer = await self._answer_of(request)
         except WindlassError:
             raise
         except Exception as error:
@@ -219,15 +249,26 @@ class Windlass:
         await send({"type": "http.response.start", "status": answer[0], "headers": headers})
         await send({"type": "http.response.body", "body": answer[1]})
 
+    async def _answer_of(self, request: HotRequest) -> Answer:
+        try:
+            awaited, answer_of = request.begin()
+            return answer_of(None if awaited is None else await awaited)
+        except WindlassError as error:
+            again = self.lane.again(request, error)
+            if again is None:
+                raise
+            return await again
+
     async def _ordinary(self, scope: Scope, receive: ReceiveEvent, send: SendEvent) -> None:
         path = scope["path"]
         if path not in _OPEN_PATHS and not path.startswith("/docs/"):
-            scope["windlass.principal"] = self._principal(scope)
+            scope["windlass.principal"] = await self._principal(scope)
         upload = self._upload_limit(scope)
+        read = None
         if upload is not None:
             receive = self._reading.stream(receive, upload)
         elif scope["method"] in _WITH_BODY:
-            body = await self._reading.read(receive)
+            read = body = await self._reading.read(receive)
             judged = runner_api.judges_its_body(scope["method"], path) or catalogue_api.judges_its_body(path)
             if body.strip() and not judged:
                 try:
@@ -235,17 +276,30 @@ class Windlass:
                 except WindlassError:
                     if scope["method"] in _methods(self.api, path):  # else it is told so, whatever it sent
                         raise
-            receive = _replay(body, receive)
             # JSON is read whatever the Content-Type says.
             scope["headers"] = [
                 (name, value) for name, value in scope["headers"] if name != b"content-type"
             ] + [(b"content-type", b"application/json")]
-        await self.api(scope, receive, _no_store(send) if scope["method"] == "GET" else send)
+        if scope["method"] == "GET":
+            send = _no_store(send)
+        queue = path.split("/")[2] if path.startswith("/queues/") else ""
+        if not (queue and self.store.shared):
+            await self.api(scope, receive if read is None else _replay(read, receive), send)
+            return
+        refused: list[WindlassError] = []
+        first = {**scope, _REFUSED: refused}
+        await self.api(first, receive if read is None else _replay(read, receive), send)
+        if refused:
+            if not await self.behind.make_up(refused[0], queue, b""):
+                raise refused[0]
+            await self.api(scope, receive if read is None else _replay(read, receive), send)
 
-    def _principal(self, scope: Scope) -> Principal:
+    async def _principal(self, scope: Scope) -> Principal:
         """Who asks. Raises Unauthenticated, but where a route may know them by a runner's token."""
+        headers = looked_at(scope["headers"])
+        await self.behind.find_caller(headers.get(b"authorization", b""))
         try:
-            return self.door.enter(looked_at(scope["headers"]), scope)
+            return self.door.enter(headers, scope)
         except Unauthenticated:
             method, path = scope["method"], scope["path"]
             if judge_api.may_be_a_runner(method, path) or runner_api.is_for_runners(method, path):
@@ -265,7 +319,7 @@ class Windlass:
         await receive()
         try:
             self.open()
-            self.queues.reaper.start()
+            self.queues.start()
             await self.dispatch.load()
             self.judge.start()
         except WindlassError as error:
@@ -313,7 +367,12 @@ def _plain(secret: SecretStr | None) -> str | None:
 
 
 def _ordinary(
-    settings: Settings, queues: Queues, dispatch: Dispatch, judge: Judge, catalogue: Catalogue
+    settings: Settings,
+    queues: Queues,
+    dispatch: Dispatch,
+    judge: Judge,
+    catalogue: Catalogue,
+    draining: Callable[[], bool],
 ) -> FastAPI:
     """The FastAPI application behind the lean lane."""
 
@@ -339,7 +398,7 @@ def _ordinary(
         generate_unique_id_function=lambda route: route.name,
     )
     api.include_router(queue_admin.router(queues))
-    api.include_router(status_api.router(queues, catalogue))
+    api.include_router(status_api.router(queues, catalogue, draining))
     api.include_router(metrics_api.router(catalogue))
     api.include_router(catalogue_api.router(catalogue, read_only=settings.products_read_only))
     api.include_router(judge_api.router(judge, may_read_problem, dispatch.views.watch))
@@ -350,8 +409,11 @@ def _ordinary(
     queue_docs.describe(api, (*judge_bodies.TYPES, *job_docs.TYPES, *catalogue_bodies.TYPES), hot)
 
     @api.exception_handler(WindlassError)
-    async def windlass_error(_: Request, error: Exception) -> Response:
+    async def windlass_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, WindlassError)
+        if isinstance(error, QueueNotFound) and _REFUSED in request.scope:
+            request.scope[_REFUSED].append(error)
+            return _Silence()
         return _problem(error)
 
     @api.exception_handler(RequestValidationError)
@@ -392,6 +454,13 @@ def _methods(api: FastAPI, path: str) -> list[str]:
             if re.fullmatch(re.sub(r"{\w+}", "[^/]+", template.replace("{product_id}", "(?s:.*)")), path)
         }
     )
+
+
+class _Silence(Response):
+    """Nothing is sent: the request is going to be tried again."""
+
+    async def __call__(self, scope: Any, receive: ReceiveEvent, send: SendEvent) -> None:
+        """As ASGI has it."""
 
 
 def _problem(error: WindlassError) -> Response:

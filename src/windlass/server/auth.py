@@ -18,6 +18,8 @@ from urllib.parse import urlsplit
 from windlass.errors import BadRequest, Forbidden, ForeignOrigin, Invalid, Unauthenticated
 from windlass.store import Key
 
+BEARER, KEY = b"bearer ", b"wk_"
+"""How a header with a key begins, and the key."""
 SEND, RECEIVE, ADMIN = "send", "receive", "admin"
 _SCOPE = re.compile(r"^(?:all|(?:send|receive|admin):[A-Za-z0-9*][A-Za-z0-9._-]{0,127}\*?)\Z")
 _REMEMBERED = 10_000
@@ -96,13 +98,16 @@ class Door:
         """True while no key exists: then whoever reaches this address may come in."""
         return not self._by_digest
 
+    def knows(self, key: bytes) -> bool:
+        return sha256(key).digest() in self._by_digest
+
     def enter(self, headers: Mapping[bytes, bytes], scope: Mapping[str, Any]) -> Principal:
         """Who asks. Raises Unauthenticated, ForeignOrigin."""
         self.check_origin(headers)
         host = headers.get(b"host", b"")
         if self._by_digest:
             authorization = headers.get(b"authorization", b"")
-            if authorization[:7].lower() == b"bearer ":
+            if authorization[:7].lower() == BEARER:
                 principal = self._by_digest.get(sha256(authorization[7:]).digest())
                 if principal is not None:
                     return principal

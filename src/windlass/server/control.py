@@ -10,18 +10,24 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import structlog
 
 from windlass.errors import NotFound, StartError, WindlassError
 from windlass.server.app import Windlass
 from windlass.server.auth import new_key
 
+log = structlog.get_logger("windlass.server")
+
 SOCKET = "windlass.sock"
 _MOST = 64 * 1024
+_KEEP_THE_FILE: dict[str, Any] = {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+"""The end of one process is not the end of the socket: from Python 3.13 on it would be."""
 _PATIENCE = 5
 """Seconds that a server has to answer."""
 
@@ -37,10 +43,47 @@ def address(data_dir: Path) -> Iterator[str]:
         os.close(folder)
 
 
-async def listen(app: Windlass) -> asyncio.AbstractServer:
-    """Serve the socket until the server is closed."""
+@contextlib.contextmanager
+def bound(data_dir: Path) -> Iterator[socket.socket | None]:
+    """The socket, in place of one left behind, for one process or several to serve; None where none can be.
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    Only the directory's owner may connect to it. Whoever binds it has the directory's lock.
+    """
+    try:
+        with address(data_dir) as path:
+            listener = _bind(path)
+    except OSError as error:
+        log.warning("no_control_socket", message=f"`windlass key` must wait for a stop: {error}")
+        yield None
+        return
+    try:
+        yield listener
+    finally:
+        listener.close()
+        with contextlib.suppress(OSError):
+            (data_dir / SOCKET).unlink()
+
+
+def _bind(path: str) -> socket.socket:
+    with contextlib.suppress(FileNotFoundError):
+        Path(path).unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(path)
+    except BaseException:
+        listener.close()
+        raise
+    finally:
+        os.umask(mask)
+    listener.setblocking(False)
+    return listener
+
+
+async def serve(app: Windlass, listener: socket.socket) -> asyncio.AbstractServer:
+    """Answer commands until the server is closed."""
+
+    async def answer_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, ValueError, asyncio.LimitOverrunError):
             answer: dict[str, Any]
             try:
@@ -53,28 +96,13 @@ async def listen(app: Windlass) -> asyncio.AbstractServer:
             await writer.drain()
         writer.close()
 
-    with address(app.settings.data_dir) as path:
-        listener = _bind(path)
-    return await asyncio.start_unix_server(serve, sock=listener, limit=_MOST)
-
-
-def _bind(path: str) -> socket.socket:
-    """A socket that only the directory's owner may connect to, in place of one left behind."""
-    with contextlib.suppress(FileNotFoundError):
-        Path(path).unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        listener.bind(path)
-    finally:
-        os.umask(mask)
-    listener.setblocking(False)
-    return listener
+    return await asyncio.start_unix_server(answer_one, sock=listener, limit=_MOST, **_KEEP_THE_FILE)
 
 
 async def act(app: Windlass, command: dict[str, Any]) -> dict[str, Any]:
     """Carry out one command."""
     store = app.store
+    await store.refresh()  # others may have made keys
     if command["do"] == "create_key":
         key, text = new_key(command.get("name", ""), command["scopes"], app.queues.clock.now())
         await store.add_key(key)

@@ -197,7 +197,7 @@ def router(dispatch: Dispatch) -> APIRouter:
                     seconds_ago=ago,
                     jobs=jobs,
                 )
-                for runner, ago, jobs in dispatch.seen()
+                for runner, ago, jobs in await dispatch.seen()
             ]
         )
 

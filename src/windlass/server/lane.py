@@ -17,6 +17,7 @@ from windlass.errors import Invalid, WindlassError
 from windlass.message import RESERVED
 from windlass.queues.rules import check_own
 from windlass.server.auth import ANYBODY, Door, Principal
+from windlass.server.behind import Behind
 
 log = structlog.get_logger("windlass.server")
 
@@ -74,6 +75,8 @@ class Request(msgspec.Struct, gc=False):
     client: Client
     principal: Principal = ANYBODY
     body: bytes = b""
+    tried: bool = False
+    """True once it was tried again: see `Lane.again`."""
 
     @property
     def address(self) -> str:
@@ -91,12 +94,13 @@ Handler = Callable[[Request], Begun]
 class Lane:
     """The hot routes and the door in front of them."""
 
-    def __init__(self, door: Door, *faces: Mapping[tuple[str, str], Handler]) -> None:
+    def __init__(self, door: Door, behind: Behind, *faces: Mapping[tuple[str, str], Handler]) -> None:
         """`faces`: (method, path) -> handler; in a path, names and {what is filled in} alternate.
 
         What is filled in as {name:path} is all the rest of the path, slashes and all.
         """
         self._door = door
+        self._behind = behind
         self._handlers: dict[str, dict[tuple[object, ...], Handler]] = {}
         self._whole: dict[tuple[str, str], Handler] = {}
         self._paths: list[tuple[str, str]] = []
@@ -150,6 +154,28 @@ class Lane:
             check_own(request.queue)
         if request.query and request.method != "GET":
             raise Invalid("This route takes no parameters in the URL.", field="query")
+
+    async def enter_late(self, request: Request, error: WindlassError) -> None:
+        """Enter after all where another server knows who asks. Raises `error` where none does."""
+        if not await self._behind.make_up(error, "", request.headers.get(b"authorization", b"")):
+            raise error
+        self.enter(request)
+
+    def again(self, request: Request, error: Exception) -> asyncio.Future[Answer] | None:
+        """The answer of a request that failed with `error` only because memory here is behind, once it has
+        caught up; None where that cannot be, or was tried."""
+        if request.tried or not self._behind.concerns(error):
+            return None
+        request.tried = True
+        return asyncio.ensure_future(self._again(request, error))
+
+    async def _again(self, request: Request, error: Exception) -> Answer:
+        queue = request.queue if request.face == "queues" else ""
+        if not await self._behind.make_up(error, queue, request.headers.get(b"authorization", b"")):
+            raise error
+        self.enter(request)
+        awaited, answer_of = request.begin()
+        return answer_of(None if awaited is None else await awaited)
 
 
 def looked_at(headers: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:

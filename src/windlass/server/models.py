@@ -123,29 +123,33 @@ class Problem(BaseModel):
 class Status(BaseModel):
     status: str
     version: str
+    store: str = Field(description="The engine that holds queues and jobs.")
+    shared: bool = Field(description="Other servers may have the same store open.")
     uptime_seconds: float
     queues: int
     messages: int
     states: dict[str, int]
     waiting: int = Field(description="Long polls that wait now.")
+    durability: dict[str, Any] = Field(description="What an acknowledged message survives, and why.")
     store_calls: dict[str, int] = Field(description="Calls of each store verb since the start.")
     detail: str | None = None
 
 
 class Health(BaseModel):
-    """The server and its parts: `ok`, or what is wrong with one."""
+    """The server and its parts: `ok`, or what is wrong with one. `stopping`: send it no more requests."""
 
     model_config = _example(
         status="healthy", live=True, ready=True, store="ok", database="ok", cache="ok", filter="ok"
     )
 
-    status: Literal["healthy", "unhealthy"]
+    status: Literal["healthy", "unhealthy", "stopping"]
     live: bool
     ready: bool
     store: str
     database: str
     cache: str
     filter: str
+    survives: dict[str, str] = Field({}, description="What happens to acknowledged messages, by misfortune.")
     lag_seconds: float | None = Field(
         None, description="Where products are written elsewhere, too: how long ago is what is known of it."
     )

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MAX_HEAD = 64 * 1024
 """Bytes of a request's head, beyond its first read."""
 
+LAST_WORDS = 0.5
+"""Seconds that a server which stops waits for the head of a request."""
+
 MAX_SHORT = 256 * 1024
 """Bytes of a body that may take the short road. Larger ones need uvicorn's flow control."""
 
@@ -122,6 +125,8 @@ class Protocol(HttpToolsProtocol):
         """True from the head of a request that offers another protocol until it is declined."""
         self._running: Cycle | RequestResponseCycle | None = None
         """The request under way. `cycle` is the newest, which may wait in the pipeline."""
+        if self._app.stopping:
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch_no_more()
@@ -217,6 +222,8 @@ class Protocol(HttpToolsProtocol):
         self.url, self.expect_100_continue = url, expect
         self.headers.extend(headers)
         super().on_headers_complete()
+        if self._app.draining:
+            self.cycle.keep_alive = False
 
     def _take_the_long_road(self) -> None:
         """The body is large, or not all there yet."""
@@ -245,13 +252,13 @@ class Protocol(HttpToolsProtocol):
         self._body.clear()
         cycle = self._running = cast("Cycle", request.client)
         self.cycle = cast("RequestResponseCycle", cycle)
-        cycle.keep_alive = self.parser.should_keep_alive()
+        cycle.keep_alive = self.parser.should_keep_alive() and not self._app.draining
         try:
             self._app.lane.enter(request)
             awaited, answer_of = request.begin()
             answer = answer_of(None) if awaited is None else None
         except Exception as error:  # noqa: BLE001 - what fails here is answered, never the parser's affair
-            self._answer_problem(cycle, error)
+            self._failed(cycle, request, error)
             return
         if awaited is None:
             assert answer is not None
@@ -259,14 +266,14 @@ class Protocol(HttpToolsProtocol):
             return
 
         def settled(future: asyncio.Future[Any]) -> None:
-            self._settle(cycle, request.method, answer_of, future)
+            self._settle(cycle, request, answer_of, future)
 
         awaited.add_done_callback(settled)
 
     def _settle(
         self,
         cycle: Cycle,
-        method: str,
+        request: Request,
         answer_of: Callable[[Any], Answer],
         future: asyncio.Future[Any],
     ) -> None:
@@ -276,9 +283,16 @@ class Protocol(HttpToolsProtocol):
         try:
             answer = answer_of(future.result())
         except Exception as error:  # noqa: BLE001 - as above
-            self._answer_problem(cycle, error)
+            self._failed(cycle, request, error)
             return
-        self._answer(cycle, answer[0], head_of(method, answer), answer[1])
+        self._answer(cycle, answer[0], head_of(request.method, answer), answer[1])
+
+    def _failed(self, cycle: Cycle, request: Request, error: Exception) -> None:
+        again = self._app.lane.again(request, error)
+        if again is None:
+            self._answer_problem(cycle, error)
+        else:
+            again.add_done_callback(lambda future: self._settle(cycle, request, _as_it_is, future))
 
     def _answer_problem(self, cycle: Cycle, error: Exception) -> None:
         known = error if isinstance(error, WindlassError) else fault(error)
@@ -301,6 +315,19 @@ class Protocol(HttpToolsProtocol):
                 parts += (name, b": ", value, b"\r\n")
         parts += (b"connection: close\r\n\r\n", body) if last else (b"\r\n", body)
         self._wire.write(b"".join(parts))
+
+    # --- the server's stop -------------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """As uvicorn's, but who has just come, or begun to ask, is given a moment: it is on its way."""
+        if self._in_head or self.cycle is None:
+            self.loop.call_later(LAST_WORDS, self._hang_up)
+        else:
+            super().shutdown()
+
+    def _hang_up(self) -> None:
+        if not self._wire.is_closing():
+            super().shutdown()
 
     # --- idle connections -----------------------------------------------------------------------------
 
@@ -372,6 +399,10 @@ class Protocol(HttpToolsProtocol):
         """True while the one request under way is not all there."""
         cycle = self.cycle
         return cycle is not None and cycle.more_body and not cycle.response_started and not self.pipeline
+
+
+def _as_it_is(answer: Answer) -> Answer:
+    return answer
 
 
 _usual_headers: tuple[object, bytes] = (None, b"")

@@ -225,7 +225,7 @@ def router(queues: Queues) -> APIRouter:
         parsed = queues.ids.parse_message(message_id)
         if parsed is None:
             raise MessageNotFound
-        if parsed[0] != home and not store.has_queue_number(parsed[0]):
+        if parsed[0] != home and not store.shared and not store.has_queue_number(parsed[0]):
             raise MessageGone
         return parsed[1]
 

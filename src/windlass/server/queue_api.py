@@ -14,7 +14,7 @@ from functools import partial
 import msgspec
 
 from windlass.clock import rfc3339
-from windlass.errors import ReceiptGone, ReceiptStale, ReceiptUnknown
+from windlass.errors import QueueNotFound, ReceiptGone, ReceiptStale, ReceiptUnknown
 from windlass.message import Acknowledgement, Extension, Message, Sent, Settled
 from windlass.queues import Queues
 from windlass.server.auth import RECEIVE, SEND
@@ -128,7 +128,7 @@ class QueueApi:
     def acknowledge(self, request: Request) -> Begun:
         request.principal.demand(RECEIVE, request.queue)
         outcome = parse_outcome(request.body) if request.body else None
-        number, delivery = self._parse(request.queue, request.rest)
+        number, delivery = self._parse(request, request.rest)
         settled = self._store.acknowledge(request.queue, [Acknowledgement(number, delivery, outcome)])
         return asyncio.ensure_future(settled), _acknowledged
 
@@ -136,7 +136,7 @@ class QueueApi:
         queue = request.queue
         request.principal.demand(RECEIVE, queue)
         lease, delay = parse_lease(request.body)
-        number, delivery = self._parse(queue, request.rest)
+        number, delivery = self._parse(request, request.rest)
         if lease:
             extended = self._store.extend(queue, [Extension(number, lease, delivery)])
             return asyncio.ensure_future(extended), _extended
@@ -150,7 +150,7 @@ class QueueApi:
         parsed: list[Acknowledgement | str] = []
         for receipt, outcome in acks:
             try:
-                number, delivery = self._parse(queue, receipt)
+                number, delivery = self._parse(request, receipt)
                 parsed.append(Acknowledgement(number, delivery, outcome))
             except ReceiptUnknown:
                 parsed.append("unknown")
@@ -168,15 +168,17 @@ class QueueApi:
         known = [ack for ack in parsed if not isinstance(ack, str)]
         return asyncio.ensure_future(self._store.acknowledge(queue, known)), answer
 
-    def _parse(self, queue: str, receipt: str) -> tuple[int, int]:
+    def _parse(self, request: Request, receipt: str) -> tuple[int, int]:
         """(number, delivery) of this queue's receipt. Raises QueueNotFound, ReceiptUnknown, ReceiptGone."""
         parsed = self._ids.parse_receipt(receipt)
-        number = self._store.queue_number(queue)
+        number = self._store.queue_number(request.queue)
         if parsed is None:
             raise ReceiptUnknown
         if parsed[0] != number:
             if self._store.has_queue_number(parsed[0]):
                 raise ReceiptUnknown("This receipt is of another queue.")
+            if self._store.shared and not request.tried:
+                raise QueueNotFound  # unknown here; the queue may have been made anew under its name
             raise ReceiptGone
         return parsed[1], parsed[2]
 

@@ -277,7 +277,8 @@ def router(dispatch: Dispatch, open_source: OpenSource) -> APIRouter:
     @api.get("/jobs/{job_id}/code", openapi_extra=CODE, response_class=Response)
     async def fetch_code(job_id: str, runner: str = "", expires: str = "", signature: str = "") -> Response:
         """The archive with a job's source, by the link of next-job; no header is needed."""
-        job = await dispatch.leases.confirm(dispatch.links.read(job_id, runner, expires, signature), job_id)
+        whose = await dispatch.links.read(job_id, runner, expires, signature)
+        job = await dispatch.leases.confirm(whose, job_id)
         return Response(await open_source(job.owner), media_type="application/zip")
 
     return api

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 
 import structlog
 from fastapi import APIRouter, Depends, Response
@@ -23,8 +23,8 @@ _PATIENCE = 5
 """Seconds that the store has to answer, and the database."""
 
 
-def router(queues: Queues, catalogue: Catalogue) -> APIRouter:
-    """The routes, bound to their services."""
+def router(queues: Queues, catalogue: Catalogue, draining: Callable[[], bool]) -> APIRouter:
+    """The routes, bound to their services; `draining`: whether the server was told to stop."""
     api = APIRouter(tags=["status"], dependencies=[Depends(no_other_parameters)])
     started = time.monotonic()
     store = queues.store
@@ -40,32 +40,37 @@ def router(queues: Queues, catalogue: Catalogue) -> APIRouter:
         return Status(
             status="ok" if reason is None else "unavailable",
             version=__version__,
+            store=store.kind,
+            shared=store.shared,
             uptime_seconds=round(time.monotonic() - started, 3),
             queues=count,
             messages=sum(states),
             states={state.name.lower(): states[state] for state in State},
             waiting=len(queues.lines),
+            durability=store.durability(),
             store_calls=calls,
             detail=reason,
         )
 
     @api.get("/health", responses={503: {"model": Health, "description": "Not ready."}})
     async def health(response: Response) -> Health:
-        """Live: the process answers. Ready: the store can write, and the products can be read."""
+        """Live: the process answers. Ready: the store can write, products can be read, no stop is near."""
         store_fails, database_fails = await asyncio.gather(
             _failure("store", store.ping()), _failure("database", catalogue.products.ping())
         )
-        ready, bypassed = not (store_fails or database_fails), catalogue.bypassed()
+        stopping, bypassed = draining(), catalogue.bypassed()
+        ready = not (store_fails or database_fails or stopping)
         if not ready:
             response.status_code = 503
         return Health(
-            status="healthy" if ready else "unhealthy",
+            status="healthy" if ready else "stopping" if stopping else "unhealthy",
             live=True,
             ready=ready,
             store=store_fails or "ok",
             database=database_fails or "ok",
             cache="ok",
             filter=f"bypassed, so the database is asked: {bypassed}" if bypassed else "ok",
+            survives=store.durability()["survives"],
             lag_seconds=catalogue.lag(),
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 from windlass.clock import Clock, SystemClock
 from windlass.errors import StartError
@@ -14,8 +15,18 @@ from windlass.store.transfer import Source, Target
 __all__ = ["Caller", "Changes", "Key", "Report", "Runner", "Store", "copy_store", "open_store"]
 
 
+Durability = Literal["fsync", "everysec", "memory", "replicated"]
+"""What an answer of a store on Redis promises."""
+
+
 def open_store(
-    data_dir: Path, url: str | None = None, *, clock: Clock | None = None, synchronous: str = "full"
+    data_dir: Path,
+    url: str | None = None,
+    *,
+    clock: Clock | None = None,
+    synchronous: str = "full",
+    durability: Durability = "fsync",
+    replicas: int = 1,
 ) -> Store:
     """Open the store at `url`, or else the one in a data directory, created if it is not there.
 
@@ -25,7 +36,7 @@ def open_store(
         from windlass.store.redis.address import parse
         from windlass.store.redis.store import RedisStore
 
-        return RedisStore(parse(url), clock=clock)
+        return RedisStore(parse(url), clock=clock, durability=durability, replicas=replicas)
     from windlass.store.sqlite.store import SQLiteStore  # only the backend that is used is loaded
 
     return SQLiteStore(data_dir, clock=clock or SystemClock(), synchronous=synchronous)

@@ -71,6 +71,8 @@ class Changes(msgspec.Struct, frozen=True, gc=False):
     """When the next lease, delay or ttl runs out (ms), None: never."""
     registry: bool = False
     """Queues, keys or runners are others from now on: another server changed them."""
+    elsewhere: bool = False
+    """Another server made this commit: what follows from it is that server's to do."""
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -103,6 +105,9 @@ class Store(ABC):
 
     calls: dict[str, int]
     """How often each verb was called since the start."""
+
+    kind = ""
+    """The engine's name, for people."""
 
     shared = False
     """Whether other servers may have it open too: then what is in memory here may be behind."""
@@ -158,16 +163,38 @@ class Store(ABC):
     async def totals(self) -> tuple[int, list[int]]:
         """How many queues there are, and how many messages in each State."""
 
+    # --- other servers ------------------------------------------------------------------------------
+
     async def learn(self, queue: str) -> bool:  # noqa: ARG002
         """Look whether another server made a queue that is unknown here; True if it is known now."""
         return False
 
-    async def refresh(self) -> None:
-        """Read anew what memory holds of queues, keys and runners, where others may have changed it."""
-        return
+    async def refresh(self) -> bool:
+        """Read anew what memory holds of queues, keys and runners, where others may have changed it.
+
+        True if anything was different. It is called every second, so it costs next to nothing where
+        nothing is. When a runner was seen last is not looked at: see `runner`.
+        """
+        return False
 
     def attend(self, queue: str) -> None:  # noqa: ARG002
         """From now on listeners hear, for a minute at least, of what other servers change in this queue."""
+        return
+
+    async def turn(self, work: str, seconds: float) -> bool:  # noqa: ARG002
+        """Whether a piece of work that needs one server only is this one's to do now.
+
+        After a True no other server is told so for `seconds`, however soon the work is done or its server
+        is gone.
+        """
+        return True
+
+    def tell(self, topic: str, payload: bytes) -> None:  # noqa: ARG002
+        """Let all other servers know something, soon, at most once. Nothing is kept, and no failure told."""
+        return
+
+    def hear(self, topic: str, listener: Callable[[bytes], None]) -> None:  # noqa: ARG002
+        """Call `listener` on the event loop with whatever other servers tell of a topic, from now on."""
         return
 
     # --- messages in ------------------------------------------------------------------------------
@@ -280,7 +307,8 @@ class Store(ABC):
     async def held(self, holder: str | None = None) -> list[Held]:
         """All claims there are, or those of one holder; a claim that is over may still be among them.
 
-        Those that are not tentative have a whole lease from the moment at which the store was opened.
+        Those that are not tentative have a whole lease from the moment at which the store was opened, unless
+        it is shared: servers come and go there while the leases run on.
         """
 
     @abstractmethod
@@ -311,6 +339,10 @@ class Store(ABC):
     @abstractmethod
     def listen(self, listener: Callable[[Changes], None]) -> None:
         """Call `listener` on the event loop after each commit that brought a change."""
+
+    @abstractmethod
+    def durability(self) -> dict[str, Any]:
+        """What an acknowledged message `survives`, by misfortune, and why; for people. From memory."""
 
     @abstractmethod
     def close(self) -> None:
@@ -347,3 +379,7 @@ class Store(ABC):
     @abstractmethod
     def runners(self) -> list[Runner]:
         """All runners, from memory."""
+
+    @abstractmethod
+    async def runner(self, number: int) -> Runner | None:
+        """One runner as it is on record, with when it was last seen; None: there is none."""

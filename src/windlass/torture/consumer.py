@@ -90,14 +90,15 @@ class Consumer(Client):
             return
 
     async def _acknowledge_all(self, deliveries: Sequence[Delivery]) -> None:
-        for delivery in deliveries:
-            self.ledger.acknowledging(delivery)
         asked = {"acks": [{"receipt": delivery.receipt} for delivery in deliveries]}
-        try:
-            answer = await self.ask("POST", f"{self.path}/acks", asked, repeatable=True)
-        except Dropped:
-            await self._acknowledge_all(deliveries)
-            return
+        while True:
+            for delivery in deliveries:
+                self.ledger.acknowledging(delivery)
+            try:
+                answer = await self.ask("POST", f"{self.path}/acks", asked, repeatable=True)
+            except Dropped:
+                continue
+            break
         if self.expect(answer, 200):
             results: Any = answer.json()
             for delivery, result in zip(deliveries, results["results"], strict=True):

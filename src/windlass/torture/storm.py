@@ -77,6 +77,10 @@ class Report:
 class Storm:
     """One storm against one server; `progress` is called after every kill and some times a second."""
 
+    sender: type[Sender] = Sender
+    consumer: type[Consumer] = Consumer
+    plain_consumer: type[Consumer] = PlainConsumer
+
     def __init__(
         self, plan: Plan, server: Server, progress: Callable[[Progress], None] = lambda _: None
     ) -> None:
@@ -130,12 +134,12 @@ class Storm:
         turns = itertools.cycle((LEASED, PLAIN, GROUPED, LEASED))
         queues = [ORDERED, *itertools.islice(turns, self.plan.senders - 1)]
         clients: list[Sender | Consumer] = [
-            Sender(self._field, rng(), queue, f"s{number}", queue == GROUPED)
+            self.sender(self._field, rng(), queue, f"s{number}", queue == GROUPED)
             for number, queue in enumerate(queues)
         ]
         turns = itertools.cycle((LEASED, PLAIN, GROUPED, LEASED))
         for queue in (ORDERED, *itertools.islice(turns, self.plan.consumers - 1)):
-            kind = PlainConsumer if queue in (ORDERED, PLAIN) else Consumer
+            kind = self.plain_consumer if queue in (ORDERED, PLAIN) else self.consumer
             clients.append(kind(self._field, rng(), queue))
         return clients
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import msgspec
 
@@ -17,6 +18,8 @@ class Dropped(Exception):  # noqa: N818 - an event of the storm, not an error
 class Answer:
     status: int
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """By name in small letters."""
 
     def json(self) -> object:
         return msgspec.json.decode(self.body) if self.body else None
@@ -73,7 +76,7 @@ class Connection:
         body = await self._reader.readexactly(int(headers.get("content-length", 0)))
         if headers.get("connection") == "close":
             self.close()
-        return Answer(int(head[0].split()[1]), body)
+        return Answer(int(head[0].split()[1]), body, headers)
 
     def close(self) -> None:
         self.usable = False

@@ -35,21 +35,29 @@ PROBLEM = "application/problem+json"
 class Served:
     """One application on one event loop. Calls are made one at a time; `run` makes several at once."""
 
-    def __init__(self, data_dir: Path, *, road: str = "asgi", judged: bool = False, **settings: Any) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        road: str = "asgi",
+        judged: bool = False,
+        beside: Served | None = None,
+        clock: ManualClock | None = None,
+        **settings: Any,
+    ) -> None:
         """`road`: "asgi", "protocol" for the bytes that a connection carries, or "redis" for the same and a
-        store there. `judged`: submissions become jobs for runners; else a FakeDispatch keeps them."""
+        store there. `judged`: submissions become jobs for runners; else a FakeDispatch keeps them. `beside`:
+        a server whose loop it shares."""
         if road == "redis":
             prefix = hashlib.sha256(bytes(data_dir)).hexdigest()[:16]
             settings.setdefault("store", f"{shared_redis().url}?prefix={prefix}")
         self.road = road
-        self.clock = ManualClock()
+        self.clock = clock or ManualClock()
         self.dispatch = FakeDispatch()
-        self.app = Windlass(
-            Settings(data_dir=data_dir, synchronous="off", **settings),
-            self.clock,
-            **({} if judged else {"jobs": lambda _: self.dispatch}),
-        )
-        self._runner = asyncio.Runner()
+        given: dict[str, Any] = {} if judged else {"jobs": lambda _: self.dispatch}
+        self.app = Windlass(Settings(data_dir=data_dir, synchronous="off", **settings), self.clock, **given)
+        self._beside = beside
+        self._runner: asyncio.Runner = beside._runner if beside is not None else asyncio.Runner()
         self.client = self.new_client()
 
     def new_client(self, app: Any = None, **headers: str) -> httpx.AsyncClient:
@@ -117,7 +125,8 @@ class Served:
 
     def close(self) -> None:
         self.run(self.app.close())
-        self._runner.close()
+        if self._beside is None:
+            self._runner.close()
 
     def __enter__(self) -> Self:
         return self

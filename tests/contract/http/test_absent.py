@@ -90,6 +90,12 @@ class Town:
         return self.statements.of(lambda: self.api(method, path, body, **more))
 
 
+@pytest.fixture(params=["asgi", "protocol"], scope="module")
+def road(request: pytest.FixtureRequest) -> str:
+    """Roads to a store whose statements are seen."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
 def town(tmp_path_factory: pytest.TempPathFactory, road: str) -> Iterator[Town]:
     statements = Statements()

@@ -106,6 +106,7 @@ def test_when_no_more_can_be_remembered_new_keys_are_429_and_old_ones_are_known(
 ) -> None:
     """Planted defect: forgetting the oldest to make room."""
     monkeypatch.setattr("windlass.store.sqlite.sending.MAX_ANSWERS", 2)
+    monkeypatch.setattr("windlass.store.redis.library.MAX_ANSWERS", 2)
     first = send(q, "a")
     send(q, "b")
     refused(send(q, "c"), 429, "idempotency_full")

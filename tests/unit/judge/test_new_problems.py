@@ -15,8 +15,8 @@ from windlass.judge.problem import Problem
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with Bench(tmp_path / "judge") as opened:
+def bench(tmp_path: Path, url: str | None) -> Iterator[Bench]:
+    with Bench(tmp_path / "judge", url=url) as opened:
         yield opened
 
 

@@ -29,8 +29,8 @@ KEY = Once(b"k" * 24, b"f" * 24)
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with Bench(tmp_path / "data") as opened:
+def bench(tmp_path: Path, url: str | None) -> Iterator[Bench]:
+    with Bench(tmp_path / "data", url=url) as opened:
         opened.problem()
         yield opened
 

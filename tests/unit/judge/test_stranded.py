@@ -17,8 +17,8 @@ from windlass.judge.tables import outbox, submissions
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with Bench(tmp_path / "data") as opened:
+def bench(tmp_path: Path, url: str | None) -> Iterator[Bench]:
+    with Bench(tmp_path / "data", url=url) as opened:
         opened.problem()
         yield opened
 

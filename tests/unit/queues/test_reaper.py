@@ -16,6 +16,8 @@ from windlass.store import Changes, Store
 class Upkeep:
     """The one verb of a store that the reaper knows; what it answers is the test's choice."""
 
+    shared = False
+
     def __init__(self, *answers: int | Exception | None) -> None:
         self.answers = list(answers)
         self.looked = asyncio.Event()
@@ -120,3 +122,20 @@ def test_starting_twice_is_starting_once_and_a_new_loop_gets_one_of_its_own() ->
     run(once(reaper, upkeep))
     run(once(reaper, upkeep))
     asyncio.run(reaper.stop())
+
+
+def test_of_a_store_that_others_change_too_it_looks_every_second() -> None:
+    """Fails when it rests until what it knows of is due: another server may bring what is due before."""
+
+    async def scenario() -> None:
+        clock = ManualClock()
+        upkeep = Upkeep(None, clock.now() + 600_000)
+        upkeep.shared = True
+        reaper, loop = reaper_of(upkeep, clock), asyncio.get_running_loop()
+        reaper.start()
+        for _ in range(10):
+            await look(upkeep)
+        assert 6 < loop.time() < 12  # nine rests
+        await reaper.stop()
+
+    run(scenario())

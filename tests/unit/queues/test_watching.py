@@ -36,6 +36,30 @@ def test_a_change_during_a_look_is_followed_by_another_look() -> None:
     run(scenario())
 
 
+def test_what_nobody_tells_of_is_seen_by_looking_again() -> None:
+    """Planted defects: `every` left out; a look every second also where nobody else can change anything."""
+
+    async def scenario() -> None:
+        watches = Watches()
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        looks: list[float] = []
+
+        async def look() -> float:
+            looks.append(loop.time() - began)
+            return looks[-1]
+
+        assert await watches.until(1, look, lambda since: since >= 2.5, 60, None, every=1) == 3
+        assert looks == [0, 1, 2, 3]
+        looks.clear()
+        began = loop.time()
+        assert await watches.until(1, look, lambda _: False, 0.5, None, every=1) == 0.5
+        assert await watches.until(1, look, lambda since: since >= 2.5, 60, None) == 60.5
+        assert looks == [0, 0.5, 0.5, 60.5]
+
+    run(scenario())
+
+
 def test_it_ends_by_the_time_by_the_client_and_by_the_stop() -> None:
     """Planted defects: any of the three left out."""
 

@@ -26,13 +26,15 @@ brings messages goes before what takes them."""
 
 REGISTRY = 0
 """The number of what all queues share, where others have a queue's."""
+TOLD = -1
+"""... and of what servers tell each other."""
 
 
 class Call(Operation[Any]):
     """One call. `decode` makes its result of the answer, or its part of a common one."""
 
     __slots__ = (
-        "abandoned", "args", "decode", "fallback", "label", "late", "name", "number", "parts", "size",
+        "abandoned", "args", "decode", "label", "name", "number", "parts", "size",
         "tries", "verb",
     )  # fmt: skip
 
@@ -66,10 +68,6 @@ class Call(Operation[Any]):
         self.abandoned = abandoned
         """Whether its caller is gone."""
         self.tries = 0
-        self.fallback: Call | None = None
-        """Who waits for its answer."""
-        self.late: Callable[[int], list[Argument]] | None = None
-        """Makes the arguments once the queue's number is known."""
 
 
 class Bundle(msgspec.Struct, gc=False):

@@ -23,16 +23,25 @@ _FILLS = frozenset({"send", "send_with", "arrive", "configure", "register", "fou
 _VERB = re.compile(r"^(verbs|writers)\.(\w+) = function", re.MULTILINE)
 
 
-@cache
+MAX_ANSWERS = 1_000_000
+"""Idempotency-Keys of one queue remembered at most."""
+
+
 def prefix() -> str:
     """What the functions' names begin with."""
-    return f"windlass_{hashlib.sha256(_body().encode()).hexdigest()[:12]}_"
+    return _prefix(MAX_ANSWERS)
 
 
 @cache
-def _body() -> str:
+def _prefix(max_answers: int) -> str:
+    return f"windlass_{hashlib.sha256(_body(max_answers).encode()).hexdigest()[:12]}_"
+
+
+@cache
+def _body(max_answers: int) -> str:
     folder = files("windlass.store.redis") / "functions"
-    return "\n".join((folder / f"{part}.lua").read_text() for part in _PARTS)
+    parts = [f"local MAX_ANSWERS = {max_answers}"]
+    return "\n".join([*parts, *((folder / f"{part}.lua").read_text() for part in _PARTS)])
 
 
 def _registered(kind: str, verb: str, name: str) -> str:
@@ -47,5 +56,6 @@ def _registered(kind: str, verb: str, name: str) -> str:
 def load(client: redis.Redis) -> None:
     """Have a server know the functions, or know them still. Raises RedisError."""
     name = prefix()
-    registered = [_registered(kind, verb, name) for kind, verb in _VERB.findall(_body())]
-    client.function_load("\n".join([f"#!lua name={name[:-1]}", _body(), *registered]), replace=True)
+    body = _body(MAX_ANSWERS)
+    registered = [_registered(kind, verb, name) for kind, verb in _VERB.findall(body)]
+    client.function_load("\n".join([f"#!lua name={name[:-1]}", body, *registered]), replace=True)

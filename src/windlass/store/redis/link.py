@@ -6,20 +6,20 @@ import threading
 import time
 from asyncio import AbstractEventLoop
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import redis
 import structlog
 
 from windlass.clock import Clock
-from windlass.errors import StoreClosed, StoreUnavailable
+from windlass.errors import OutcomeUnknown, StoreClosed, StoreUnavailable
 from windlass.store.answers import Answers
 from windlass.store.base import Changes
 from windlass.store.redis import library
-from windlass.store.redis.batcher import TRIES, Batcher
-from windlass.store.redis.call import REGISTRY, Bundle, Call
+from windlass.store.redis.batcher import Batcher
+from windlass.store.redis.call import REGISTRY, TOLD, Bundle, Call
 from windlass.store.redis.clock import ServerClock
+from windlass.store.redis.durability import Confirmation, Durability
 from windlass.store.redis.faults import unavailable
 from windlass.store.redis.memory import Memory, not_found
 from windlass.store.redis.records import number_of
@@ -29,15 +29,20 @@ log = structlog.get_logger("windlass.store")
 
 QUEUE_KEYS = (
     "s", "m", "d", "r", "l", "y", "z", "zx", "x", "g", "o", "c", "e", "ex", "u", "dd", "ddx", "an", "anx",
-    "t", "v", "w", "away",
+    "t", "v", "w", "wx", "away",
 )  # fmt: skip
 REGISTRY_KEYS = ("s", "names", "letters", "k", "ru", "due", "duev", "gone", "claimed")
 _LOOKS = frozenset(
-    {"stats", "find", "peek", "oldest", "held", "untold", "stale_arrivals", "has_left", "destroy"}
+    {"stats", "ready", "find", "peek", "oldest", "held", "untold", "stale_arrivals", "has_left", "destroy"}
 )
 """Verbs whose answer is all that they answer: they change no message."""
+_PROMISES = frozenset({"send", "send_with", "receive", "acknowledge", "extend", "release", "cancel"})
+"""Verbs whose answer says that something is on disk."""
+_CONFIRMED_WITHIN = 3.0
+"""Seconds that replicas have to confirm what they got."""
 _NOTED_FOR = 1.0
 """Seconds after which what is due is noted again: others may have put it off."""
+_MOST_NOTED = 100_000
 
 
 class Link:
@@ -57,53 +62,27 @@ class Link:
         self._batchers: dict[Node, Batcher] = {}
         self._keys: dict[int, list[str]] = {}
         self._noted: dict[int, tuple[int, float]] = {}
+        """Queue -> what the registry was told last, and when (monotonic seconds)."""
+        self._late: dict[int, int] = {}
         self._lock = threading.Lock()
         self._closed = False
+        self._confirmation: Confirmation | None = None
+        self.refusal: str | None = None
+        """Why nothing is taken at the moment."""
         for node in topology.nodes():
-            library.load(node.client)
+            try:
+                library.load(node.client)
+            except redis.RedisError as error:
+                raise unavailable(error) from error
 
     # --- in -----------------------------------------------------------------------------------------
 
     def submit(self, call: Call) -> None:
         """Send a call to the server that has its queue. Called on an event loop."""
         self.loop = call.future.get_loop()
+        if self.refusal is not None and call.verb in _PROMISES:
+            raise StoreUnavailable(self.refusal, retry_after=5)
         self._batcher(call.number).submit(call)
-
-    def submit_by_name(self, call: Call) -> None:
-        """The same, by the queue's name; one that is unknown here is looked for first."""
-        assert call.name is not None
-        number = self.memory.numbers.get(call.name)
-        if number is None:
-            self.loop = call.future.get_loop()
-            self._seek(call)
-        else:
-            call.number = number
-            self.submit(call)
-
-    def _seek(self, call: Call) -> None:
-        """Look for a queue's number, then send the call."""
-        lookup = Call(
-            call.future.get_loop().create_future(),
-            "lookup",
-            REGISTRY,
-            [call.name or ""],
-            partial(self._found, call),
-        )
-        lookup.fallback = call
-        self._batcher(REGISTRY).submit_from_thread(lookup)
-
-    def _found(self, call: Call, answer: bytes) -> None:
-        assert call.name is not None
-        number = int(answer) if answer else None
-        if number is None or number == call.number:
-            call.error = not_found(call.name)
-            self.answers.give([call], None)
-            return
-        self.memory.put(call.name, number)
-        call.number = number
-        if call.late is not None:
-            call.args = call.late(number)
-        self._batcher(number).submit_from_thread(call)
 
     def _batcher(self, number: int) -> Batcher:
         node = self.topology.node(self.key_of(number)[0].encode())
@@ -131,8 +110,8 @@ class Link:
         """The keys of a queue's functions: all that they touch, where Redis asks for them, else the first."""
         keys = self._keys.get(number)
         if keys is None:
-            base = f"{self.prefix}:{{{number or 'r'}}}:"
-            names = QUEUE_KEYS if number else REGISTRY_KEYS
+            base = f"{self.prefix}:{{{number if number > 0 else 'r'}}}:"
+            names = QUEUE_KEYS if number > 0 else REGISTRY_KEYS
             keys = [base + name for name in (names if self.topology.cluster else names[:1])]
             if len(self._keys) > 100_000:
                 self._keys.clear()
@@ -141,15 +120,35 @@ class Link:
 
     def channel_of(self, number: int) -> str:
         """Where changes of a queue, or of the registry, are told."""
+        if number == TOLD:
+            return f"{self.prefix}:{{r}}:t"
         return f"{self.prefix}:{{{number or 'r'}}}:n"
 
     def stamp(self) -> tuple[str, str]:
         return self._stamp[0] or str(self.clock.now()), self.server
 
-    def behind_writes(self) -> list[tuple[str | int, ...]]:
-        return []
+    def promise(self, durability: Durability) -> None:
+        """What the servers give from now on. Where it is less than was asked, nothing is taken any more."""
+        masters = {master.name for master in durability.masters}
+        broken = [lack for lack in durability.lacks if lack.settings and lack.server in masters]
+        self.refusal = None
+        if broken:
+            self.refusal = "The store gives less than was asked for, so nothing is taken: " + "; ".join(
+                map(str, broken)
+            )
+            log.error("store_too_weak", message=self.refusal)
+        self._confirmation = durability.confirmation(_CONFIRMED_WITHIN)
 
-    def judge(self, answers: Sequence[Any]) -> StoreUnavailable | None:  # noqa: ARG002
+    def behind_writes(self) -> list[tuple[str | int, ...]]:
+        return [self._confirmation.command] if self._confirmation is not None else []
+
+    def judge(self, answers: Sequence[Any]) -> StoreUnavailable | None:
+        confirmation = self._confirmation
+        if confirmation is not None:
+            try:
+                confirmation.judge(answers[0])
+            except StoreUnavailable as error:
+                return error
         return None
 
     def done(self, served: Sequence[Bundle], answers: Sequence[Any]) -> None:
@@ -188,11 +187,12 @@ class Link:
                 for member in answer[6]:
                     self._unpoint(member)
             try:
-                bundle.settle(answer[0] if bundle.parts else answer)
+                if bundle.calls:
+                    bundle.settle(answer[0] if bundle.parts else answer)
             except Exception as error:
                 log.exception("answer_unreadable", verb=bundle.verb)
                 for call in bundle.calls:
-                    call.error = StoreUnavailable(f"The store was not understood: {error}", retry_after=1)
+                    call.error = OutcomeUnknown(f"The store was not understood: {error}", retry_after=1)
         if notes:
             self.send_quietly("note_due", REGISTRY, notes)
         if calls:
@@ -204,9 +204,6 @@ class Link:
     def failed(self, calls: Sequence[Call], error: StoreUnavailable) -> None:
         for call in calls:
             call.error = error
-        waiting = [call.fallback for call in calls if call.fallback is not None]
-        if waiting:
-            self.failed(waiting, error)
         self.answers.give(calls, None)
         try:
             self.topology.refresh(error.__cause__ if isinstance(error.__cause__, Exception) else None)
@@ -235,27 +232,36 @@ class Link:
 
     def _refused(self, bundle: Bundle, error: Exception) -> None:
         if isinstance(error, redis.ResponseError) and str(error).startswith("NOQUEUE"):
+            name = self.memory.names.get(bundle.number)
+            if name is not None:  # deleted, by another server; it may be there again under another number
+                self.memory.remove(name)
             for call in bundle.calls:
-                call.tries += 1
-                if call.name is not None and call.tries < TRIES:
-                    if self.memory.numbers.get(call.name) == bundle.number:
-                        self.memory.remove(call.name)
-                    self._seek(call)
-                else:
-                    call.error = not_found(call.name or str(call.number))
-                    self.answers.give([call], None)
+                call.error = not_found(name or str(bundle.number))
+            self.answers.give(bundle.calls, None)
             return
         log.error("call_failed", verb=bundle.verb, error=str(error))
         self.failed(bundle.calls, unavailable(error))
 
     def _note(self, number: int, moment: int) -> list[str | bytes | int]:
-        """What the registry has to be told of when something is due in a queue; nothing where it knows."""
-        known, at = self._noted.get(number, (None, 0.0))
+        """What the registry has to be told of when something falls due in a queue.
+
+        Once a second is enough for what is not sooner; the last of a second is told by `late_notes`."""
+        known, at = self._noted.get(number, (moment + 1, 0.0))
         now = time.monotonic()
-        if moment == known and now - at < _NOTED_FOR:
+        if known <= moment and now - at < _NOTED_FOR:
+            self._late[number] = min(moment, self._late.get(number, moment))
             return []
+        if len(self._noted) > _MOST_NOTED:
+            self._noted.clear()
         self._noted[number] = moment, now
         return [number, moment]
+
+    def late_notes(self) -> list[str | bytes | int]:
+        """What the registry was not told of yet."""
+        notes: list[str | bytes | int] = []
+        while self._late:
+            notes += self._late.popitem()
+        return notes
 
     def _unpoint(self, member: bytes) -> None:
         home, _, place = member.partition(b":")
@@ -266,10 +272,14 @@ class Link:
         if self.loop is not None and not self.loop.is_closed():
             call = Call(self.loop.create_future(), verb, number, args, lambda _: None)
             call.future.add_done_callback(_noted)
-            try:
-                self._batcher(number).submit_from_thread(call)
-            except (StoreUnavailable, StoreClosed) as error:
-                log.debug("not_sent", verb=verb, error=str(error))
+            self.submit_quietly(call)
+
+    def submit_quietly(self, call: Call) -> None:
+        """Send a call that nobody misses. From any thread."""
+        try:
+            self._batcher(call.number).submit_from_thread(call)
+        except (StoreUnavailable, StoreClosed) as error:
+            log.debug("not_sent", verb=call.verb, error=str(error))
 
 
 def _noted(future: Any) -> None:

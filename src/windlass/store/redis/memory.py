@@ -13,7 +13,7 @@ from windlass.store.base import Key, Runner
 
 encode = msgspec.msgpack.Encoder().encode
 _decode_key = msgspec.msgpack.Decoder(Key).decode
-_decode_runner = msgspec.msgpack.Decoder(Runner).decode
+decode_runner = msgspec.msgpack.Decoder(Runner).decode
 
 
 class Memory:
@@ -46,7 +46,7 @@ class Memory:
             self.numbers = {name.decode(): int(number) for name, number in names.items()}
             self.names = {number: name for name, number in self.numbers.items()}
             self.keys = {key_id.decode(): _decode_key(packed) for key_id, packed in keys.items()}
-            self.runners = {int(number): _decode_runner(packed) for number, packed in runners.items()}
+            self.runners = {int(number): decode_runner(packed) for number, packed in runners.items()}
             self._sorted = None
 
     def put(self, name: str, number: int) -> None:

@@ -77,6 +77,7 @@ class Deliveries(msgspec.Struct, array_like=True, gc=False):
     forgiven: int = 0
     unseen: int = 0
     plain: bool = False
+    longest: int = 0
 
 
 _decode_deliveries = msgspec.msgpack.Decoder(Deliveries).decode

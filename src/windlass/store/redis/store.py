@@ -18,6 +18,7 @@ from windlass.errors import (
     IdempotencyKeyReused,
     MessageGone,
     MessageLeased,
+    OutcomeUnknown,
     QueueFull,
     QueueNotFound,
     ReceiptGone,
@@ -42,11 +43,15 @@ from windlass.message import (
     State,
 )
 from windlass.store.base import Caller, Changes, Key, Runner, Store
+from windlass.store.redis import library
 from windlass.store.redis.address import Address
 from windlass.store.redis.administration import Administration
 from windlass.store.redis.call import REGISTRY, Argument, Call, new_future
 from windlass.store.redis.clock import ServerClock
+from windlass.store.redis.durability import Asked, Reader, check
 from windlass.store.redis.link import Link
+from windlass.store.redis.memory import decode_runner
+from windlass.store.redis.news import News
 from windlass.store.redis.records import (
     Deliveries,
     deliveries_of,
@@ -58,10 +63,10 @@ from windlass.store.redis.records import (
 )
 from windlass.store.redis.topology import Topology
 from windlass.store.redis.upkeep import Upkeep
+from windlass.store.redis.watch import Watch
 
 log = structlog.get_logger("windlass.store")
 
-_MAX_ANSWERS = "1,000,000"
 _ROOM = 8 * 1024
 """Bytes that a message of a receive is taken to have when requests are put together."""
 
@@ -69,25 +74,49 @@ _ROOM = 8 * 1024
 class RedisStore(Store):
     """Any number of servers may have it open."""
 
+    kind = "Redis"
     shared = True
     spread = True
 
-    def __init__(self, address: Address, *, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        address: Address,
+        *,
+        clock: Clock | None = None,
+        durability: Asked = "fsync",
+        replicas: int = 1,
+    ) -> None:
         """Connect; `clock` None: the servers' own. Raises StartError, StoreUnavailable; blocks."""
         self.calls: Counter[str] = Counter()
         self.clock = clock or ServerClock()
         server = secrets.token_hex(8)
         topology = Topology(address)
+        reader = Reader(topology, durability, replicas)
         try:
+            given = reader.read()
+            check(given)
             self._link = Link(topology, address.prefix, self.clock, server)
+            self._link.promise(given)
+            self._memory = self._link.memory
+            self._administration = Administration(self._link, self._call)
+            self._upkeep = Upkeep(self._link, self._call)
+            self.secret = self._administration.open()
         except BaseException:
+            reader.close()
             topology.close()
             raise
-        self._memory = self._link.memory
-        self._administration = Administration(self._link, self._call)
-        self._upkeep = Upkeep(self._link, self._call)
-        self.secret = self._administration.open()
-        log.info("store_open", address=str(address), queues=len(self._memory.names))
+        self._news = News(self._link)
+        self._news.listen(REGISTRY)
+        self._watch = Watch(self._link, self._administration, reader, given, self._news.registry_changed)
+        self._watch.start()
+        log.info(
+            "store_open",
+            address=str(address),
+            queues=len(self._memory.names),
+            **msgspec.to_builtins(given.survives),
+        )
+        for advice in given.advice:
+            log.warning("store_advice", message=advice)
 
     # --- queues -----------------------------------------------------------------------------------
 
@@ -106,11 +135,12 @@ class RedisStore(Store):
         await self._administration.delete(name)
 
     async def queues(self, prefix: str = "", after: str = "", limit: int = 100) -> list[QueueInfo]:
-        await self.refresh()
+        self.calls["queues"] += 1
+        await self._administration.refresh()
         found: list[QueueInfo] = []
         while len(found) < limit:
             names = self._memory.page(prefix, after, limit - len(found))
-            infos = await asyncio.gather(*map(self.queue, names), return_exceptions=True)
+            infos = await asyncio.gather(*map(self._administration.info, names), return_exceptions=True)
             for info in infos:
                 if isinstance(info, QueueInfo):
                     found.append(info)
@@ -122,6 +152,7 @@ class RedisStore(Store):
         return found
 
     async def queue(self, name: str) -> QueueInfo:
+        self.calls["queue"] += 1
         return await self._administration.info(name)
 
     def queue_number(self, name: str) -> int:
@@ -134,11 +165,13 @@ class RedisStore(Store):
         return self._memory.ready.get(self._memory.number(name), 1)  # who does not know has to look
 
     async def totals(self) -> tuple[int, list[int]]:
-        await self.refresh()
+        self.calls["totals"] += 1
+        await self._administration.refresh()
         names = self._memory.page("", "", len(self._memory.names))
         totals = [0] * len(State)
         count = 0
-        for info in await asyncio.gather(*map(self.queue, names), return_exceptions=True):
+        infos = await asyncio.gather(*map(self._administration.info, names), return_exceptions=True)
+        for info in infos:
             if isinstance(info, QueueInfo):
                 count += 1
                 for state in State:
@@ -148,6 +181,10 @@ class RedisStore(Store):
         return count, totals
 
     async def learn(self, queue: str) -> bool:
+        self.calls["learn"] += 1
+        return await self._known(queue)
+
+    async def _known(self, queue: str) -> bool:
         if queue not in self._memory.numbers:
             number = await self._call("lookup", REGISTRY, [queue])
             if not number:
@@ -155,8 +192,19 @@ class RedisStore(Store):
             self._memory.put(queue, int(number))
         return True
 
-    async def refresh(self) -> None:
-        await self._administration.refresh()
+    async def refresh(self) -> bool:
+        self.calls["refresh"] += 1
+        return await self._administration.refresh()
+
+    async def turn(self, work: str, seconds: float) -> bool:
+        self.calls["turn"] += 1
+        return bool(await self._call("turn", REGISTRY, [work, round(seconds * 1000)]))
+
+    def tell(self, topic: str, payload: bytes) -> None:
+        self._link.send_quietly("tell", REGISTRY, [topic, payload])
+
+    def hear(self, topic: str, listener: Callable[[bytes], None]) -> None:
+        self._news.hear(topic, listener)
 
     # --- messages in ------------------------------------------------------------------------------
 
@@ -170,10 +218,10 @@ class RedisStore(Store):
         self.calls["send"] += 1
         try:
             call = self._send(queue, contents, options, once)
+        except QueueNotFound as error:
+            return _failed(error)
         except (TypeError, UnicodeError, ValueError) as error:
-            refused: asyncio.Future[Sent] = new_future()
-            refused.set_exception(StoreUnavailable(f"The store cannot take this: {error}."))
-            return refused
+            return _failed(StoreUnavailable(f"The store cannot take this: {error}."))
         return self._on_its_way(call)
 
     def _send(
@@ -181,13 +229,13 @@ class RedisStore(Store):
     ) -> Call:
         size = sum(map(len, contents))
         if options is None and once is None:
-            call = self._named("send", queue, contents, None, parts=1, label=len(contents), size=size)
+            call = self._named("send", queue, contents, _whole, parts=1, label=len(contents), size=size)
             call.decode = partial(_sent, call, len(contents))
         else:
             args: list[Argument] = [once.key, once.fingerprint] if once is not None else ["", ""]
             for content, each in zip(contents, options or [Options()] * len(contents), strict=True):
                 args += [content, _packed(each)]
-            call = self._named("send_with", queue, args, None)
+            call = self._named("send_with", queue, args, _whole)
             call.decode = partial(_sent_with, call)
         return call
 
@@ -209,7 +257,12 @@ class RedisStore(Store):
         def abandoned() -> bool:
             return future.cancelled() or (caller is not None and caller.disconnected)
 
-        call = self._named("receive", queue, args, None, parts=1, size=limit * _ROOM, abandoned=abandoned)
+        try:
+            call = self._named(
+                "receive", queue, args, _whole, parts=1, size=limit * _ROOM, abandoned=abandoned
+            )
+        except QueueNotFound as error:
+            return _failed(error)
         call.future = future
         call.decode = partial(_received, call)
         if claim is not None and self._unmarked(queue):
@@ -220,14 +273,15 @@ class RedisStore(Store):
         self, queue: str, acknowledgements: Sequence[Acknowledgement]
     ) -> Awaitable[list[Settled]]:
         self.calls["acknowledge"] += 1
-        if not acknowledgements:  # none of many receipts was ever issued
-            return self._there(queue)
-        return self._settle(queue, acknowledgements)
-
-    async def _there(self, queue: str) -> list[Settled]:
-        if not await self.learn(queue):
+        try:
             self._memory.number(queue)
-        return []
+        except QueueNotFound as error:
+            return _failed(error)
+        if acknowledgements:
+            return self._settle(queue, acknowledgements)
+        nothing = new_future()  # none of many receipts was ever issued
+        nothing.set_result([])
+        return nothing
 
     def _settle(self, queue: str, acks: Sequence[Acknowledgement]) -> Awaitable[list[Settled]]:
         def args(number: int) -> list[Argument]:
@@ -255,16 +309,25 @@ class RedisStore(Store):
         settled: list[Settled] = await self._on_its_way(call)
         for place, ack in enumerate(acks):
             if settled[place] is Settled.GONE:
-                life = await self.find(ack.number)
+                try:
+                    life = await self.find(ack.number)
+                except StoreUnavailable as error:
+                    raise OutcomeUnknown(
+                        "This was done, and what became of some of the messages cannot be read.",
+                        retry_after=1,
+                    ) from error
                 if life is not None and life.ended_at is None:
                     settled[place] = Settled.STALE
         return settled
 
     def extend(self, queue: str | None, extensions: Sequence[Extension]) -> Awaitable[list[int | Settled]]:
         self.calls["extend"] += 1
-        if queue is not None:
+        if queue is None:
+            return self._extend_anywhere(extensions)
+        try:
             return self._on_its_way(self._extension(queue, extensions))
-        return self._extend_anywhere(extensions)
+        except QueueNotFound as error:
+            return _failed(error)
 
     def _extension(self, queue: str | None, extensions: Sequence[Extension], number: int = 0) -> Call:
         def args(of: int) -> list[Argument]:
@@ -294,7 +357,7 @@ class RedisStore(Store):
         async def extend(number: int, places: Sequence[int]) -> None:
             call = self._extension(None, [extensions[place] for place in places], number)
             try:
-                found = await self._on_its_way(call, named=False)
+                found = await self._on_its_way(call)
             except QueueNotFound:
                 return
             for place, until in zip(places, found, strict=True):
@@ -330,7 +393,7 @@ class RedisStore(Store):
 
         call = self._about(queue, "release", args, _whole)
         reply = await self._on_its_way(call)
-        await self._upkeep.move(call.number, reply[5])
+        await self._upkeep.carry_on(call.number, reply[5])
         if reply[0]:
             raise ReceiptStale if reply[0] == 1 else ReceiptGone
 
@@ -363,20 +426,33 @@ class RedisStore(Store):
 
     async def redrive(self, queue: str, limit: int) -> tuple[int, bool]:
         self.calls["redrive"] += 1
+        bites: list[int] = []
+        try:
+            return await self._redrive(queue, limit, bites)
+        except OutcomeUnknown:
+            raise
+        except StoreUnavailable:
+            if not any(bites):
+                raise
+            return sum(bites), False  # so many were moved before
+
+    async def _redrive(self, queue: str, limit: int, bites: list[int]) -> tuple[int, bool]:
+        """The same; how many were moved each time is put down in `bites`."""
         moved, elsewhere = 0, False
         number, of = 0, ""
         while moved < limit:  # a bite a call, so that others get their turn
             if elsewhere:
                 call = Call(new_future(), "redrive", number, [limit - moved, of], _whole)
-                reply = await self._on_its_way(call, named=False)
+                reply = await self._on_its_way(call)
             else:
                 call = self._named("redrive", queue, [limit - moved, ""], _whole)
                 reply = await self._on_its_way(call)
-            await self._upkeep.move(call.number, reply[5])
+            await self._upkeep.carry_on(call.number, reply[5])
+            bites.append(reply[0][0])
             moved += reply[0][0]
             if reply[0][1]:
-                letters = (await self.queue(queue)).settings.dead_letter
-                if elsewhere or letters is None or not await self.learn(letters):
+                letters = (await self._administration.info(queue)).settings.dead_letter
+                if elsewhere or letters is None or not await self._known(letters):
                     return moved, True
                 elsewhere, number, of = True, self._memory.number(letters), str(call.number)
         return moved, False
@@ -453,13 +529,12 @@ class RedisStore(Store):
 
     async def _of_claimed(self, verb: str, args: Sequence[Argument]) -> list[tuple[int, Any]]:
         """What the queues answer in which there may be claims."""
-        numbers = sorted(self._memory.claimed)
+        numbers = sorted({int(number) for number in await self._call("claimed", REGISTRY, [])})
 
         async def ask(number: int) -> Any:
             try:
                 return await self._call(verb, number, args)
             except QueueNotFound:
-                self._memory.claimed.discard(number)
                 return []
 
         return list(zip(numbers, await asyncio.gather(*map(ask, numbers)), strict=True))
@@ -482,7 +557,17 @@ class RedisStore(Store):
     def listen(self, listener: Callable[[Changes], None]) -> None:
         self._link.answers.listen(listener)
 
+    def attend(self, queue: str) -> None:
+        number = self._memory.numbers.get(queue)
+        if number is not None:
+            self._news.attend(number)
+
+    def durability(self) -> dict[str, Any]:
+        return self._watch.durability.shown()
+
     def close(self) -> None:
+        self._watch.stop()
+        self._news.close()
         self._link.close()
         log.info("store_closed")
 
@@ -515,7 +600,7 @@ class RedisStore(Store):
         known = self._memory.runners.get(number)
         if known is not None:
             seen = self._memory.runners[number] = msgspec.structs.replace(known, seen_at=at)
-            await self._administration.keep("ru", str(number), encode(seen), quietly=True)
+            await self._administration.keep("ru", str(number), encode(seen), "known")
 
     async def remove_runner(self, number: int) -> None:
         self.calls["remove_runner"] += 1
@@ -525,12 +610,18 @@ class RedisStore(Store):
     def runners(self) -> list[Runner]:
         return list(self._memory.runners.values())
 
+    async def runner(self, number: int) -> Runner | None:
+        self.calls["runner"] += 1
+        packed = await self._call("runner", REGISTRY, [number])
+        return decode_runner(packed) if packed else None
+
     # --- calls ------------------------------------------------------------------------------------
 
     def _named(
-        self, verb: str, queue: str, args: Sequence[Argument], decode: Callable[[Any], Any] | None, **how: Any
+        self, verb: str, queue: str, args: Sequence[Argument], decode: Callable[[Any], Any], **how: Any
     ) -> Call:
-        return Call(new_future(), verb, 0, args, decode or _whole, name=queue, **how)
+        """A call for a queue. Raises QueueNotFound where that is not known here."""
+        return Call(new_future(), verb, self._memory.number(queue), args, decode, name=queue, **how)
 
     def _about(
         self,
@@ -540,33 +631,25 @@ class RedisStore(Store):
         decode: Callable[[Any], Any],
         **how: Any,
     ) -> Call:
-        """A call about messages, whose names depend on the queue's number."""
-        number = self._memory.numbers.get(queue)
-        made = args(number) if number is not None else []
-        call = Call(new_future(), verb, number or 0, made, decode, name=queue, **how)
-        if number is None:
-            call.late = args
-        return call
+        """A call about messages, which are called by where they were sent to."""
+        return self._named(verb, queue, args(self._memory.number(queue)), decode, **how)
 
-    def _on_its_way(self, call: Call, *, named: bool = True) -> asyncio.Future[Any]:
+    def _on_its_way(self, call: Call) -> asyncio.Future[Any]:
         try:
-            if named:
-                self._link.submit_by_name(call)
-            else:
-                self._link.submit(call)
+            self._link.submit(call)
         except WindlassError as error:
             call.future.set_exception(error)
         return call.future
 
     async def _call(self, verb: str, number: int, args: Sequence[Argument]) -> Any:
-        return await self._on_its_way(Call(new_future(), verb, number, args, _whole), named=False)
+        return await self._on_its_way(Call(new_future(), verb, number, args, _whole))
 
     def _unmarked(self, queue: str) -> bool:
         return self._memory.numbers.get(queue) not in self._memory.claimed
 
     async def _mark(self, queue: str) -> None:
         """Note, before there is one, that there are claims in a queue."""
-        if await self.learn(queue):
+        if await self._known(queue):
             number = self._memory.number(queue)
             await self._call("mark_claimed", REGISTRY, [number])
             self._memory.claimed.add(number)
@@ -578,6 +661,12 @@ class RedisStore(Store):
 
 def _whole(reply: Any) -> Any:
     return reply
+
+
+def _failed(error: WindlassError) -> asyncio.Future[Any]:
+    future = new_future()
+    future.set_exception(error)
+    return future
 
 
 def _optional(value: str | bytes | None) -> Argument:
@@ -634,8 +723,8 @@ def _refusal(queue: str, answer: Sequence[Any]) -> WindlassError:
     if answer[0] == b"reused":
         return IdempotencyKeyReused(field="Idempotency-Key")
     return IdempotencyFull(
-        f"{_MAX_ANSWERS} Idempotency-Keys of this queue are remembered, the most there may be; each is kept"
-        " 24 h.",
+        f"{library.MAX_ANSWERS:,} Idempotency-Keys of this queue are remembered, the most there may be;"
+        " each is kept 24 h.",
         retry_after=60,
     )
 

@@ -63,7 +63,7 @@ class Topology:
         self._options: dict[str, Any] = {
             "socket_timeout": patience,
             "socket_connect_timeout": patience,
-            "protocol": 2,  # with 3, redis-py expects notices of maintenance and passes stale connections by
+            "protocol": 2,  # with 3, redis-py takes what was left unread on a connection for notices
             **({} if address.path else {"socket_keepalive": True}),
             **address.options,
             "retry": Retry(NoBackoff(), 0),

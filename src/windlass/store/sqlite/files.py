@@ -14,8 +14,8 @@ import apsw
 import msgspec
 import structlog
 
+from windlass.directory import sync_directory
 from windlass.errors import StartError, StoreDamaged, StoreTooNew
-from windlass.store.sqlite.lock import sync_directory
 
 log = structlog.get_logger("windlass.store")
 

@@ -12,11 +12,11 @@ from typing import Any
 import apsw
 import msgspec
 
+from windlass.directory import DirectoryLock
 from windlass.errors import StartError
 from windlass.message import Sent, State
 from windlass.store.base import Key, Runner
 from windlass.store.sqlite import counts, files
-from windlass.store.sqlite.lock import DirectoryLock
 from windlass.store.sqlite.memory import Memory, QueueState, decode_settings
 from windlass.store.sqlite.rows import numbers
 from windlass.store.transfer import BATCH, Answer, Dedup, Ended, Installation, Living, Past, Queue, Source

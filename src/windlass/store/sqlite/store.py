@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from windlass.clock import Clock
+from windlass.directory import DirectoryLock
 from windlass.errors import QueueNotFound
 from windlass.message import (
     Acknowledgement,
@@ -33,7 +34,6 @@ from windlass.message import (
 from windlass.store.base import Caller, Changes, Key, Runner, Store
 from windlass.store.operation import Acknowledge, Extend, Operation, Receive, Send
 from windlass.store.sqlite import administration, counts, files, settling
-from windlass.store.sqlite.lock import DirectoryLock
 from windlass.store.sqlite.memory import Memory, QueueState, decode_settings
 from windlass.store.sqlite.operation import Step
 from windlass.store.sqlite.reading import Readers
@@ -48,11 +48,14 @@ R = TypeVar("R")
 class SQLiteStore(Store):
     """Opens the database of a data directory and takes the directory for itself."""
 
+    kind = "SQLite"
+
     def __init__(self, data_dir: Path, *, clock: Clock, synchronous: str = "full") -> None:
         self.calls: Counter[str] = Counter()
         self._coming: Counter[str] = Counter()
         """Names of queues whose creation is under way: what is asked behind it finds them."""
         self.clock = clock
+        self._synchronous = synchronous
         self._lock = DirectoryLock(data_dir)
         try:
             self._db = files.open_database(data_dir, synchronous, killed=self._lock.killed)
@@ -304,6 +307,14 @@ class SQLiteStore(Store):
     def listen(self, listener: Callable[[Changes], None]) -> None:
         self._writer.listen(listener)
 
+    def durability(self) -> dict[str, Any]:
+        survives = (
+            "nothing is lost: it is on disk before the answer"
+            if self._synchronous == "full"
+            else "what was answered last may be lost: the disk is not waited for"
+        )
+        return {"survives": {"power_cut": survives}}
+
     def close(self) -> None:
         self._writer.close()
         self._readers.close()
@@ -343,6 +354,9 @@ class SQLiteStore(Store):
 
     def runners(self) -> list[Runner]:
         return list(self._runners.values())
+
+    async def runner(self, number: int) -> Runner | None:
+        return self._runners.get(number)
 
     def _step(
         self,

@@ -11,10 +11,10 @@ import apsw
 import msgspec
 
 from windlass.clock import rfc3339
+from windlass.directory import DirectoryLock, sync_directory
 from windlass.errors import StartError
 from windlass.message import Sent, State
 from windlass.store.sqlite import files
-from windlass.store.sqlite.lock import DirectoryLock, sync_directory
 from windlass.store.sqlite.memory import COUNTS, EXPIRING, GROUPED, encode_settings
 from windlass.store.sqlite.renumbering import Renumbering
 from windlass.store.sqlite.source import SQLiteSource

@@ -14,6 +14,12 @@ verbs.stats = function(keys, args)
            call('HGETALL', q.b .. 't'), text(q.now) }
 end
 
+-- ready: how many messages may be received. args: time, server
+verbs.ready = function(keys)
+  if call('HGET', keys[1], 'paused') == '1' then return 0 end
+  return call('ZCARD', string.sub(keys[1], 1, -2) .. 'r')
+end
+
 -- find: all that is known of a message.
 -- args: time, server, member
 -- answer: {'living', state, what never changes, deliveries}, {'ended', record}, {'away', number of a queue}, or {'none'}

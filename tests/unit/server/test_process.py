@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from windlass.server.run import _settle_memory
+from windlass.server.process import _settle_memory
 
 
 def test_garbage_is_collected_again_once_the_server_is_ready() -> None:

@@ -1,0 +1,263 @@
+"""Whatever befalls Redis, or a server of several: what was answered is there, in order, and comes once.
+
+Clients meet 2xx, or 503 with Retry-After as long as it lasts, and service returns by itself: see fleet.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.fault_proxy import FaultProxy
+from tests.harness import ServerProcess, until
+from tests.redis_cluster import RedisCluster
+from tests.redis_sentinel import RedisWithSentinel
+from tests.redis_server import RedisServer
+from tests.storm.disk import Disk
+from tests.storm.fleet import FaultStorm, Fleet, storm
+from tests.storm.talk import assert_problem, client, create, receive_all, send
+
+pytestmark = [pytest.mark.storm, pytest.mark.timeout(600)]
+
+PAUSE = 8.0
+"""Seconds: longer than a server waits for Redis."""
+PLAIN: Mapping[str, str] = {}
+
+
+@pytest.fixture
+def redis() -> Iterator[RedisServer]:
+    with RedisServer() as redis:
+        yield redis
+
+
+@pytest.fixture
+def proxy(redis: RedisServer) -> Iterator[FaultProxy]:
+    with FaultProxy(redis.port) as proxy:
+        yield proxy
+
+
+def fleet(folder: Path, url: str, *arguments: str, number: int = 2) -> Fleet:
+    return Fleet(folder, "--store", url, *arguments, environments=[PLAIN] * number)
+
+
+# --- one Redis --------------------------------------------------------------------------------------
+
+
+def test_redis_killed_and_started_again(tmp_path: Path, redis: RedisServer) -> None:
+    """Planted: `appendonly no`."""
+
+    async def harm(storm: FaultStorm) -> None:
+        await asyncio.to_thread(redis.stop)
+        await storm.felt(storm.rng.randint(1, 20))
+        await asyncio.to_thread(redis.start)
+
+    storm(fleet(tmp_path, redis.url), harm, 12)
+
+
+def test_redis_paused(tmp_path: Path, redis: RedisServer) -> None:
+    """CLIENT PAUSE, for longer than a server waits. Planted: commands sent again after a time-out."""
+
+    async def harm(storm: FaultStorm) -> None:
+        await asyncio.to_thread(redis.pause, PAUSE)
+        await storm.felt()
+
+    assert storm(fleet(tmp_path, redis.url), harm, 2).fleet.excused["outcome_unknown"] > 0
+
+
+def test_redis_stopped_by_a_signal(tmp_path: Path, redis: RedisServer) -> None:
+    """SIGSTOP, for longer than a server waits. Planted: commands sent again after a time-out."""
+
+    async def harm(storm: FaultStorm) -> None:
+        redis.hang()
+        await storm.felt(storm.rng.randint(1, 8))
+        redis.resume()
+
+    assert storm(fleet(tmp_path, redis.url), harm, 3).fleet.excused["outcome_unknown"] > 0
+
+
+def test_redis_full(tmp_path: Path, redis: RedisServer) -> None:
+    """What takes room is refused meanwhile. Planted: sends that may go over the limit."""
+
+    async def harm(storm: FaultStorm) -> None:
+        await asyncio.to_thread(redis.limit_memory, 1)
+        await storm.felt(storm.rng.randint(1, 50))
+        await asyncio.to_thread(redis.limit_memory, 0)
+
+    assert storm(fleet(tmp_path, redis.url), harm, 8).fleet.excused["store_full"] > 0
+
+
+def test_what_is_full_is_emptied_and_goes_on(tmp_path: Path, redis: RedisServer) -> None:
+    """With the limit still there. Planted: receive and acknowledge that want memory, too."""
+    with ServerProcess(tmp_path / "data", "--store", redis.url) as server, client(server) as http:
+        create(http)
+        redis.limit_memory(int(redis.do("INFO", "memory")["used_memory"]) + 2_000_000)
+        sent: list[int] = []
+        while (answer := send(http, f"{len(sent)} {'x' * 10_000}")).status_code == 201:
+            sent.append(len(sent))
+        assert_problem(answer, 503, "store_full")
+        assert int(answer.headers["retry-after"]) > 0
+        taken = http.post("/queues/q/receive", json={"lease": 30, "max": 100}).json()["messages"]
+        acknowledged = http.post(
+            "/queues/q/acks", json={"acks": [{"receipt": each["receipt"]} for each in taken]}
+        )
+        assert {each["status"] for each in acknowledged.json()["results"]} == {"acknowledged"}
+        until(lambda: send(http, "later").status_code == 201, what="a send where there is room again")
+        left = [int(str(each).split()[0]) for each in receive_all(http)[:-1]]
+        assert [int(each["content"].split()[0]) for each in taken] + left == sent
+
+
+def test_scripts_and_functions_flushed(tmp_path: Path, redis: RedisServer) -> None:
+    """No client notices. Planted: functions that are loaded at the start only."""
+
+    async def harm(storm: FaultStorm) -> None:
+        for _ in range(5):
+            await asyncio.to_thread(redis.forget_scripts)
+            await storm.more(20)
+
+    assert not storm(fleet(tmp_path, redis.url), harm, 8).fleet.excused
+
+
+# --- the wire ---------------------------------------------------------------------------------------
+
+
+def test_replies_cut_off(tmp_path: Path, proxy: FaultProxy) -> None:
+    """In the middle, or before their first byte. Planted: what has no reply is sent again."""
+
+    async def harm(storm: FaultStorm) -> None:
+        at = 0 if storm.rng.random() < 0.3 else None
+        proxy.cut_in_reply(storm.rng.randint(1, 60), at)
+        await asyncio.to_thread(proxy.happened.wait, 60)
+
+    assert storm(fleet(tmp_path, proxy.url), harm, 25).fleet.excused["outcome_unknown"] > 0
+
+
+def test_a_wire_that_stalls(tmp_path: Path, proxy: FaultProxy) -> None:
+    """Commands are stuck on their way. Planted: what timed out is sent again."""
+
+    async def harm(storm: FaultStorm) -> None:
+        proxy.stall()
+        await storm.felt(storm.rng.randint(1, 8))
+        proxy.heal()
+
+    assert storm(fleet(tmp_path, proxy.url), harm, 3).fleet.excused["outcome_unknown"] > 0
+
+
+def test_a_slow_wire(tmp_path: Path, proxy: FaultProxy) -> None:
+    """Slow is no fault: no client notices. Planted: a time-out of 0.2 s."""
+
+    async def harm(storm: FaultStorm) -> None:
+        proxy.slow(storm.rng.uniform(0.05, 0.3))
+        await storm.more(30)
+        proxy.heal()
+
+    assert not storm(fleet(tmp_path, proxy.url), harm, 4).fleet.excused
+
+
+def test_a_wire_that_refuses(tmp_path: Path, proxy: FaultProxy) -> None:
+    """Planted: a batcher that ends with its connection."""
+
+    async def harm(storm: FaultStorm) -> None:
+        proxy.refuse()
+        await storm.felt(storm.rng.randint(1, 50))
+        proxy.heal()
+
+    storm(fleet(tmp_path, proxy.url), harm, 10)
+
+
+# --- another master -----------------------------------------------------------------------------------
+
+
+def test_a_replica_promoted_by_hand(tmp_path: Path, redis: RedisServer) -> None:
+    """It heard nothing for a while, and `replicated` answered nothing then. Planted: `fsync`."""
+    with redis.replica() as other, FaultProxy(redis.port) as proxy:
+        roles = [redis, other]
+
+        async def harm(storm: FaultStorm) -> None:
+            master, replica = roles
+            await asyncio.to_thread(replica.lose_master)
+            await storm.felt_or_more(100)
+            await asyncio.to_thread(master.stop)
+            await asyncio.to_thread(replica.promote)
+            proxy.redirect(replica.port)
+            await asyncio.to_thread(master.follow, replica)
+            roles.reverse()
+
+        storm(fleet(tmp_path, proxy.url, "--durability", "replicated"), harm, 4)
+
+
+def test_a_replica_promoted_by_a_sentinel(tmp_path: Path) -> None:
+    """With `replicated` nothing is lost. Planted: Sentinels that are asked at the start only."""
+    with RedisWithSentinel() as servers:
+
+        async def harm(_: FaultStorm) -> None:
+            old = servers.master
+            await asyncio.to_thread(old.stop)
+            await asyncio.to_thread(servers.wait_for_failover, old)
+            await asyncio.to_thread(old.start)
+            await asyncio.to_thread(until, old.in_step, 60, "the old master as a replica")
+
+        storm(fleet(tmp_path, servers.url, "--durability", "replicated"), harm, 3)
+
+
+def test_a_clusters_master_killed_and_started_again(tmp_path: Path) -> None:
+    """Three masters without replicas. Planted: a batcher that ends with its connection."""
+    with RedisCluster() as cluster:
+
+        async def harm(storm: FaultStorm) -> None:
+            node = storm.rng.choice(cluster.nodes)
+            await asyncio.to_thread(node.stop)
+            await storm.felt()
+            await asyncio.to_thread(node.start)
+            await asyncio.to_thread(cluster.wait_until_well)
+
+        storm(fleet(tmp_path, cluster.url), harm, 4)
+
+
+def test_a_clusters_replica_promoted(tmp_path: Path) -> None:
+    """With `replicated` nothing is lost. Planted: slots that are learned at the start only."""
+    with RedisCluster(replicas=1) as cluster:
+
+        async def harm(storm: FaultStorm) -> None:
+            masters = [node for node in cluster.nodes if node.role == "master"]
+            killed = storm.rng.choice(masters)
+            await asyncio.to_thread(killed.stop)
+            await asyncio.to_thread(cluster.wait_for_failover, killed)
+            await asyncio.to_thread(killed.start)
+            await asyncio.to_thread(until, killed.in_step, 60, "the old master as a replica")
+            await asyncio.to_thread(cluster.wait_until_well)
+
+        storm(fleet(tmp_path, cluster.url, "--durability", "replicated"), harm, 3)
+
+
+# --- the servers --------------------------------------------------------------------------------------
+
+
+def test_servers_killed_in_the_middle_of_a_pipeline(tmp_path: Path, redis: RedisServer) -> None:
+    """One of three, while the others go on. Planted: Idempotency-Keys that the store does not keep."""
+
+    async def harm(storm: FaultStorm) -> None:
+        killed = storm.rng.choice(storm.fleet.servers)
+        await storm.fleet.kill_one(killed)
+        await storm.more(10)
+        await storm.fleet.start()
+
+    storm(fleet(tmp_path, redis.url, number=3), harm, 5)
+
+
+def test_clocks_an_hour_apart(tmp_path: Path, redis: RedisServer) -> None:
+    """Leases follow the clock of Redis. Planted: those of the server that was asked."""
+    hour = 3_600 * 10**9
+    environments: list[Mapping[str, str]] = []
+    for number, shift in enumerate((hour, 0, -hour)):
+        disk = Disk(tmp_path / f"disk-{number}")  # for its clock
+        disk.control.clock_shift = shift
+        environments.append(disk.environment())
+
+    async def harm(storm: FaultStorm) -> None:
+        await storm.more(200)
+
+    made = Fleet(tmp_path, "--store", redis.url, environments=environments)
+    assert not storm(made, harm, 3).fleet.excused
