@@ -10,12 +10,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from tests.contract.bench import Bench
+from tests.contract.conftest import shared_cluster
 from tests.redis_server import shared_redis
 from windlass.clock import ManualClock
 from windlass.ids import PLACE_BITS
 from windlass.message import Life, Message, State
 from windlass.store import Report, Store, copy_store, open_store
 
+KINDS = ("sqlite", "redis")
 QUIET = 6.0
 """Seconds after which no server is taken to use a store on Redis any more."""
 PLACES = (1 << PLACE_BITS) - 1
@@ -27,17 +29,18 @@ _fresh = itertools.count()
 
 
 class Spot:
-    """A place for a store: a directory, or a prefix of its own on the tests' Redis."""
+    """A place for a store: a directory, or a prefix of its own on the tests' Redis or Cluster."""
 
     def __init__(self, backend: str, home: Path) -> None:
         self.backend = backend
         self.directory = home / f"store{next(_fresh)}"
         self.where = str(self.directory)
-        if backend == "redis":
-            self.where = f"{shared_redis().url}?prefix=copy{next(_fresh)}"
+        if backend != "sqlite":
+            self._server = shared_cluster() if backend == "cluster" else shared_redis()
+            self.where = f"{self._server.url}?prefix=copy{next(_fresh)}"
 
     def open(self, clock: ManualClock) -> Store:
-        url = self.where if self.backend == "redis" else None
+        url = self.where if self.backend != "sqlite" else None
         return open_store(self.directory, url, clock=clock, synchronous="off")
 
     def crash(self, store: Store) -> None:
@@ -45,10 +48,10 @@ class Spot:
         store.close()
 
     def clear(self) -> None:
-        """Take away what is on the tests' Redis."""
-        if self.backend == "redis":
+        """Take away what is on the tests' servers."""
+        if self.backend != "sqlite":
             prefix = self.where.partition("?prefix=")[2]
-            with shared_redis().client() as client:
+            with self._server.client() as client:
                 for key in client.scan_iter(f"{prefix}:*", 10_000):
                     client.unlink(key)
 

@@ -12,9 +12,8 @@ import pytest
 from msgspec.structs import replace
 
 from tests.contract.bench import Bench
-from tests.contract.conftest import BACKENDS
 from tests.contract.model import EPOCH
-from tests.contract.moving import PLACES, QUIET, Spot, copied, shown, translated
+from tests.contract.moving import KINDS, PLACES, QUIET, Spot, copied, shown, translated
 from tests.contract.yard import Yard
 from windlass.clock import ManualClock
 from windlass.dispatch.labels import JOBS
@@ -28,7 +27,14 @@ from windlass.store.redis.target import RedisTarget
 from windlass.store.sqlite.target import SQLiteTarget
 from windlass.store.transfer import Living, Record
 
-WAYS = [(source, target) for source in BACKENDS for target in BACKENDS]
+WAYS = [(source, target) for source in KINDS for target in KINDS]
+WAYS_WITH_CLUSTERS = [
+    *WAYS,
+    *(
+        pytest.param(source, target, marks=pytest.mark.storm)
+        for source, target in (("sqlite", "cluster"), ("cluster", "sqlite"), ("redis", "cluster"))
+    ),
+]
 
 
 class Moving:
@@ -103,7 +109,9 @@ def fill(bench: Bench) -> dict[int, int]:
         )
     bench.run(lambda s: s.receive("orders", 1, 3_600_000, "worker", claim="tentative"))
     (sure,) = bench.run(lambda s: s.receive("orders", 1, 3_600_000, "worker", claim="confirmed"))
-    bench.run(lambda s: s.extend("orders", [Extension(sure.number, 3_600_000, sure.delivery)]))
+    bench.run(
+        lambda s: s.extend("orders", [Extension(sure.number, 3_600_000, sure.delivery, longest=7_200_000)])
+    )
     send("idle", b'"short"', ttl=1_000)
     bench.update("idle", paused=False)
     bench.receive("idle", 1, 3_600_000)
@@ -144,7 +152,7 @@ def fill(bench: Bench) -> dict[int, int]:
     return numbers
 
 
-@pytest.mark.parametrize(("source", "target"), WAYS)
+@pytest.mark.parametrize(("source", "target"), WAYS_WITH_CLUSTERS)
 def test_everything_goes_along(moving: Moving, source: str, target: str) -> None:
     """Planted defects: a state without its index; a letter without the way back from its home; ends that
     nobody was told of among those that somebody was; a record without its delivery."""
@@ -405,7 +413,7 @@ def test_what_was_on_its_way_arrives(moving: Moving) -> None:
 # --- refused --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("target", BACKENDS)
+@pytest.mark.parametrize("target", KINDS)
 def test_a_target_that_has_something_is_named_and_left(moving: Moving, target: str) -> None:
     """Planted defect: what is there is written over, or mixed with what comes."""
     bench = moving.bench("sqlite")
@@ -438,7 +446,7 @@ def test_a_single_key_that_is_there_is_named(moving: Moving) -> None:
     bench.loop.close()
 
 
-@pytest.mark.parametrize("source", BACKENDS)
+@pytest.mark.parametrize("source", KINDS)
 def test_a_source_that_is_served_is_refused(moving: Moving, source: str) -> None:
     """Planted defect: it is not looked whether a server is there."""
     bench = moving.bench(source)
@@ -472,7 +480,7 @@ def test_a_server_that_comes_up_meanwhile_is_noticed(moving: Moving, monkeypatch
     bench.close()
 
 
-@pytest.mark.parametrize("source", BACKENDS)
+@pytest.mark.parametrize("source", KINDS)
 def test_a_source_that_is_not_there_is_said_and_not_made(moving: Moving, source: str) -> None:
     spot, target = moving.spot(source), moving.spot("sqlite")
     with pytest.raises(StartError, match="There is no store"):
@@ -507,7 +515,7 @@ def _swapped(batch: Sequence[Record]) -> Sequence[Record]:
 
 
 @pytest.mark.parametrize("lose", [_last_lost, _swapped])
-@pytest.mark.parametrize("target", BACKENDS)
+@pytest.mark.parametrize("target", KINDS)
 def test_what_differs_is_no_store(
     moving: Moving, monkeypatch: pytest.MonkeyPatch, target: str, lose: Lose
 ) -> None:

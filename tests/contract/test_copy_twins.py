@@ -19,8 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_stat
 from msgspec.structs import replace
 
 from tests.contract.bench import Bench
-from tests.contract.conftest import BACKENDS
-from tests.contract.moving import QUIET, Spot, copied, shown, translated
+from tests.contract.moving import KINDS, QUIET, Spot, copied, shown, translated
 from tests.contract.test_model import PHASES
 from windlass.errors import WindlassError
 from windlass.message import Acknowledgement, Extension, Life, Message, Once, Options, Sent, State
@@ -230,7 +229,7 @@ class TwinMachine(RuleBasedStateMachine):
 
     # --- the copy ---------------------------------------------------------------------------------
 
-    @rule(backend=st.sampled_from(BACKENDS))
+    @rule(backend=st.sampled_from(KINDS))
     def copy(self, backend: str) -> None:
         source = self.sides[-1]
         for side in self.sides:
@@ -302,7 +301,7 @@ class TwinMachine(RuleBasedStateMachine):
         self.both(lambda side, store: store.find(side.of(content)), seen)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("backend", KINDS)
 def test_a_copy_goes_on_as_its_original(backend: str) -> None:
     """Fails when anything that a store knows is lost on the way, or is another.
 

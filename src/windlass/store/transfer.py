@@ -69,6 +69,8 @@ class Past(msgspec.Struct, frozen=True, gc=False):
     tentative: bool
     forgiven: int
     unseen: int
+    longest: int
+    """The most that its lease may last, ms, where the store remembers it; else 0."""
 
 
 class Living(msgspec.Struct, frozen=True, gc=False):

@@ -177,6 +177,7 @@ def _living(queue: int, member: bytes, raw: bytes, packed: bytes, state: State, 
             tentative=leased and known.tentative,
             forgiven=known.forgiven,
             unseen=known.unseen,
+            longest=known.longest if leased else 0,
         )
         expires = 0 if lapsed else expires
     return Living(

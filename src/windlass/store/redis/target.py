@@ -297,6 +297,7 @@ def _deliveries(message: Living, *, plain: bool) -> bytes:
             forgiven=past.forgiven,
             unseen=past.unseen,
             plain=plain and message.state is State.LEASED,
+            longest=past.longest,
         )
     )
 

@@ -220,6 +220,7 @@ def _living(queue: int, row: Sequence[Any], state: State) -> Living:
             tentative=bool(tentative) and leased,
             forgiven=forgiven,
             unseen=unseen,
+            longest=0,
         )
     return Living(
         queue=queue,

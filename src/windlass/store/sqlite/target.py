@@ -9,6 +9,7 @@ from typing import Any
 
 import apsw
 import msgspec
+from msgspec.structs import replace
 
 from windlass.clock import rfc3339
 from windlass.directory import DirectoryLock, sync_directory
@@ -170,7 +171,8 @@ class SQLiteTarget(Target):
             raise unavailable(error) from error
 
     def fit(self, batch: Sequence[Record]) -> Sequence[Record]:
-        return self._renumbering.fit(batch) if self._renumbering is not None else batch
+        fitting = [_without_longest(record) for record in batch]
+        return self._renumbering.fit(fitting) if self._renumbering is not None else fitting
 
     # --- records ----------------------------------------------------------------------------------
 
@@ -327,6 +329,13 @@ class SQLiteTarget(Target):
     def _opened(self) -> apsw.Connection:
         assert self._db is not None
         return self._db
+
+
+def _without_longest(record: Record) -> Record:
+    """Here a lease's limit is not remembered: whoever opens the store says it again."""
+    if isinstance(record, Living) and record.past is not None and record.past.longest:
+        return replace(record, past=replace(record.past, longest=0))
+    return record
 
 
 def _delivery_row(message: Living) -> tuple[Any, ...]:
