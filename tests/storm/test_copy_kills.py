@@ -26,7 +26,7 @@ ROUNDS = 4
 
 @pytest.fixture
 def redis_server() -> Iterator[RedisServer]:
-    server = RedisServer("--appendfsync", "no")
+    server = RedisServer()
     yield server
     server.close()
 
