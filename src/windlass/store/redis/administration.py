@@ -258,6 +258,11 @@ class Administration:
         kept: int = await self._ask("keep", REGISTRY, [kind, name, value, "quietly" if quietly else ""])
         return kept
 
+    def settle(self, name: str, value: str, *, anew: bool) -> str:
+        """What is kept under a name: what was there, or (`anew`) the value. Blocks."""
+        settled: bytes = self._now("settle", REGISTRY, name, value, "anew" if anew else "")
+        return settled.decode()
+
     async def touch(self) -> None:
         """Write something. Raises StoreUnavailable, also while the servers give less than was asked."""
         if self._link.refusal is not None:
