@@ -12,7 +12,7 @@ import redis
 import structlog
 
 from windlass.clock import Clock
-from windlass.errors import StoreClosed, StoreUnavailable
+from windlass.errors import OutcomeUnknown, StoreClosed, StoreUnavailable
 from windlass.store.answers import Answers
 from windlass.store.base import Changes
 from windlass.store.redis import library
@@ -29,7 +29,7 @@ log = structlog.get_logger("windlass.store")
 
 QUEUE_KEYS = (
     "s", "m", "d", "r", "l", "y", "z", "zx", "x", "g", "o", "c", "e", "ex", "u", "dd", "ddx", "an", "anx",
-    "t", "v", "w", "away",
+    "t", "v", "w", "wx", "away",
 )  # fmt: skip
 REGISTRY_KEYS = ("s", "names", "letters", "k", "ru", "due", "duev", "gone", "claimed")
 _LOOKS = frozenset(
@@ -70,7 +70,10 @@ class Link:
         self.refusal: str | None = None
         """Why nothing is taken at the moment."""
         for node in topology.nodes():
-            library.load(node.client)
+            try:
+                library.load(node.client)
+            except redis.RedisError as error:
+                raise unavailable(error) from error
 
     # --- in -----------------------------------------------------------------------------------------
 
@@ -184,11 +187,12 @@ class Link:
                 for member in answer[6]:
                     self._unpoint(member)
             try:
-                bundle.settle(answer[0] if bundle.parts else answer)
+                if bundle.calls:
+                    bundle.settle(answer[0] if bundle.parts else answer)
             except Exception as error:
                 log.exception("answer_unreadable", verb=bundle.verb)
                 for call in bundle.calls:
-                    call.error = StoreUnavailable(f"The store was not understood: {error}", retry_after=1)
+                    call.error = OutcomeUnknown(f"The store was not understood: {error}", retry_after=1)
         if notes:
             self.send_quietly("note_due", REGISTRY, notes)
         if calls:
@@ -239,8 +243,9 @@ class Link:
         self.failed(bundle.calls, unavailable(error))
 
     def _note(self, number: int, moment: int) -> list[str | bytes | int]:
-        """What the registry has to be told of when something falls due in a queue. Once a second is enough, for
-        what is not sooner; the last of a second is told by `late_notes`."""
+        """What the registry has to be told of when something falls due in a queue.
+
+        Once a second is enough for what is not sooner; the last of a second is told by `late_notes`."""
         known, at = self._noted.get(number, (moment + 1, 0.0))
         now = time.monotonic()
         if known <= moment and now - at < _NOTED_FOR:

@@ -61,7 +61,8 @@ class RedisSource(Source):
         upkeep = Upkeep(self._direct.link, ask)
         for number in self._numbers:
             (moves,) = self._direct.do(number, [("HGETALL", self._direct.key(number, "v"))])
-            asyncio.run(upkeep.move(number, list(moves.items())))
+            looked_at = str(self._direct.now()).encode()
+            asyncio.run(upkeep.move(number, [(*move, looked_at) for move in moves.items()]))
 
     # --- what there is once -----------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from windlass.errors import (
     IdempotencyKeyReused,
     MessageGone,
     MessageLeased,
+    OutcomeUnknown,
     QueueFull,
     QueueNotFound,
     ReceiptGone,
@@ -312,7 +313,13 @@ class RedisStore(Store):
         settled: list[Settled] = await self._on_its_way(call)
         for place, ack in enumerate(acks):
             if settled[place] is Settled.GONE:
-                life = await self.find(ack.number)
+                try:
+                    life = await self.find(ack.number)
+                except StoreUnavailable as error:
+                    raise OutcomeUnknown(
+                        "This was done, and what became of some of the messages cannot be read.",
+                        retry_after=1,
+                    ) from error
                 if life is not None and life.ended_at is None:
                     settled[place] = Settled.STALE
         return settled
@@ -390,7 +397,7 @@ class RedisStore(Store):
 
         call = self._about(queue, "release", args, _whole)
         reply = await self._on_its_way(call)
-        await self._upkeep.move(call.number, reply[5])
+        await self._upkeep.carry_on(call.number, reply[5])
         if reply[0]:
             raise ReceiptStale if reply[0] == 1 else ReceiptGone
 
@@ -423,6 +430,18 @@ class RedisStore(Store):
 
     async def redrive(self, queue: str, limit: int) -> tuple[int, bool]:
         self.calls["redrive"] += 1
+        bites: list[int] = []
+        try:
+            return await self._redrive(queue, limit, bites)
+        except OutcomeUnknown:
+            raise
+        except StoreUnavailable:
+            if not any(bites):
+                raise
+            return sum(bites), False  # so many were moved before
+
+    async def _redrive(self, queue: str, limit: int, bites: list[int]) -> tuple[int, bool]:
+        """The same; how many were moved each time is put down in `bites`."""
         moved, elsewhere = 0, False
         number, of = 0, ""
         while moved < limit:  # a bite a call, so that others get their turn
@@ -432,7 +451,8 @@ class RedisStore(Store):
             else:
                 call = self._named("redrive", queue, [limit - moved, ""], _whole)
                 reply = await self._on_its_way(call)
-            await self._upkeep.move(call.number, reply[5])
+            await self._upkeep.carry_on(call.number, reply[5])
+            bites.append(reply[0][0])
             moved += reply[0][0]
             if reply[0][1]:
                 letters = (await self._administration.info(queue)).settings.dead_letter
@@ -584,7 +604,7 @@ class RedisStore(Store):
         known = self._memory.runners.get(number)
         if known is not None:
             seen = self._memory.runners[number] = msgspec.structs.replace(known, seen_at=at)
-            await self._administration.keep("ru", str(number), encode(seen), quietly=True)
+            await self._administration.keep("ru", str(number), encode(seen), "known")
 
     async def remove_runner(self, number: int) -> None:
         self.calls["remove_runner"] += 1

@@ -18,7 +18,7 @@
 --   an   hash    Idempotency-Key -> answer; anx (zset): until when
 --   t    hash    messages in and out, by second
 --   v    hash    member -> one that leaves for another queue and has not arrived for certain
---   w    hash    token -> when such a one arrived here
+--   w    hash    token -> when such a one arrived here; wx (zset): those that have departed, until when they are known
 --   away hash    place -> number of the queue in which a message of this one is now
 --
 -- A blocked message is in none of r, l, y, z. A member is a message's place in the queue that it was sent to,
@@ -31,6 +31,7 @@ local MAX_BYTES = 16 * 1024 * 1024
 local FORGIVEN = 10
 local BITE = 256
 local ANSWER_KEPT = 24 * 3600 * 1000
+local LOOKED_AT, ARRIVAL_KEPT = 30 * 1000, 60 * 1000  -- see `arrive`
 local PAST_LIMIT, PAST_BEGINNING, PAST_LATEST = 4000, 4, 2000
 local READY, LEASED, DELAYED, DEAD, BLOCKED = 0, 1, 2, 3, 4
 
@@ -65,7 +66,7 @@ local function open(keys, args)
     cutoff = s[8] and s[8] ~= '' and now - tonumber(s[8]) or nil, retention = tonumber(s[8]),
     dedup = tonumber(s[9]), history = tonumber(s[10]), outcome = tonumber(s[11]), last = tonumber(s[12]),
     attended = tonumber(s[13]) or 0, name = s[14], dlname = s[15],
-    ready = 0, ended = {}, died = {}, moves = {}, left = {},
+    ready = 0, ended = {}, died = {}, moves = {}, carried = 0, left = {},
   }
 end
 
@@ -318,6 +319,13 @@ local function is_over(q, m) return (m.expires > 0 and m.expires <= q.now) or (q
 
 -- ----------------------------------------------------------------------------------------------------- moves
 
+-- Whoever asked goes on with this move: what there is of it, and when that was looked at.
+local function moving(q, member, left)
+  q.carried = q.carried + #left
+  if #q.moves > 0 and q.carried > MAX_BYTES then return end  -- `expire` finds it
+  q.moves[#q.moves + 1] = { member, left, text(q.now) }
+end
+
 -- Leaving for another queue: invisible from now on, and kept until it has arrived for certain.
 local function leave(q, member, m, raw, d, place, target, kind)
   take_out(q, member, m, d, place)
@@ -327,7 +335,7 @@ local function leave(q, member, m, raw, d, place, target, kind)
                                  m.group or false, m.headers or false, m.expires, d or fresh() })
   call('HSET', q.b .. 'v', member, struct.pack('>I4', #packed) .. packed .. content_of(m, raw))
   if not home then call('HSET', q.b .. 'away', member, target) end
-  q.moves[#q.moves + 1] = { member, call('HGET', q.b .. 'v', member) }
+  moving(q, member, call('HGET', q.b .. 'v', member))
   falls_due(q, q.now)
 end
 
