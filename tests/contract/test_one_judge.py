@@ -123,8 +123,7 @@ def test_the_other_serves_queues_and_jobs_and_products(pair: Pair) -> None:
 
 
 def test_submissions_are_given_to_runners_where_the_judge_is(pair: Pair) -> None:
-    """Planted defects: a server gives runners submissions whose sources and test data it has not; or gives
-    again what the other gave."""
+    """Planted defect: a server gives runners submissions whose sources and test data it has not."""
     submitted(pair.a)
     pair.b("POST", "/jobs", COMMAND)
     runner = Runner(pair.b)
