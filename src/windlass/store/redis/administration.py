@@ -273,6 +273,11 @@ class Administration:
         kept: int = await self._ask("keep", REGISTRY, [kind, name, value, how])
         return kept
 
+    def settle(self, name: str, value: str, *, anew: bool) -> str:
+        """What is kept under a name: what was there, or (`anew`) the value. Blocks."""
+        settled: bytes = self._now("settle", REGISTRY, name, value, "anew" if anew else "")
+        return settled.decode()
+
     async def touch(self) -> None:
         """Write something. Raises StoreUnavailable, also while the servers give less than was asked."""
         if self._link.refusal is not None:

@@ -200,6 +200,10 @@ class RedisStore(Store):
         self.calls["turn"] += 1
         return bool(await self._call("turn", REGISTRY, [work, round(seconds * 1000)]))
 
+    def settle(self, name: str, value: str, *, anew: bool = False) -> str:
+        self.calls["settle"] += 1
+        return self._administration.settle(name, value, anew=anew)
+
     def tell(self, topic: str, payload: bytes) -> None:
         self._link.send_quietly("tell", REGISTRY, [topic, payload])
 
