@@ -217,6 +217,50 @@ def test_what_is_sent_later_comes_later(moving: Moving, source: str, target: str
     bench.close()
 
 
+@pytest.mark.parametrize(("source", "target"), WAYS)
+def test_deliveries_are_counted_on(moving: Moving, source: str, target: str) -> None:
+    """Planted defects: deliveries in an earlier queue count in this one; receipts begin anew; those that were
+    forgiven, or ran out unseen, are forgiven ten times more."""
+    bench = moving.bench(source)
+    bench.create("letters", max_deliveries=2)
+    bench.create("orders", dead_letter="letters", max_deliveries=1)
+    bench.create("patient")
+    bench.send("orders", b'"letter"')
+    bench.receive("orders", 1, 1_000)
+    bench.advance(2)
+    bench.send("patient", b'"given back"', b'"unseen"')
+
+    def back() -> None:
+        (message,) = bench.receive("patient", 1, 1_000)
+        bench.run(lambda s: s.release("patient", message.number, message.delivery, counts=False))
+
+    def unseen() -> None:
+        bench.run(lambda s: s.receive("patient", 1, 1_000, "w", claim="c"))
+        bench.advance(2)
+
+    for _ in range(10):
+        back()
+    (held,) = bench.receive("patient", 1, 3_600_000)
+    for _ in range(10):
+        unseen()
+    assert held.delivery == 11
+    bench.run(lambda s: s.release("patient", held.number, held.delivery, 7_200_000))
+    moving.move(bench, target)
+    unseen()
+    (message,) = bench.receive("patient", 1, 1_000)
+    assert (message.content, message.delivery, message.deliveries) == (b'"unseen"', 12, 2)
+    bench.acknowledge("patient", message)
+    bench.advance(7_200)
+    back()
+    (message,) = bench.receive("patient", 1, 1_000)
+    assert (message.content, message.delivery, message.deliveries) == (b'"given back"', 13, 3)
+    for left in ({"ready": 1}, {"dead": 1}):
+        bench.receive("letters", 1, 1_000)
+        bench.advance(2)
+        assert bench.counts("letters") == left
+    bench.close()
+
+
 def test_numbers_that_two_queues_have_are_given_to_one_at_most(moving: Moving) -> None:
     """Planted defects: both are written under it, or one of a queue that sends its dead letters elsewhere."""
     bench = moving.bench("redis")

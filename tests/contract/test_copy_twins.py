@@ -306,9 +306,8 @@ class TwinMachine(RuleBasedStateMachine):
 def test_a_copy_goes_on_as_its_original(backend: str) -> None:
     """Fails when anything that a store knows is lost on the way, or is another.
 
-    Planted defects it finds: the delivery's number, deliveries before a dead letter, or those that were
-    forgiven, begin anew; an end that nobody was told of is forgotten; a blocked message is ready; a dedup id
-    is free; places of new messages are below those that were copied.
+    Planted defect it found: an Idempotency-Key whose fingerprint Lua cannot read. Single counts are in
+    test_copy.py.
     """
     machine = type("Machine", (TwinMachine,), {"backend": backend})
     run_state_machine_as_test(
