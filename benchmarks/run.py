@@ -23,6 +23,7 @@ from bench.suites import (
     products,
     profile,
     sandbox,
+    scale,
     store,
 )
 from bench.suites import filter as bloom_filter
@@ -41,6 +42,7 @@ SUITES = {
     "products": products,
     "dedup": dedup,
     "store": store,
+    "scale": scale,
 }
 
 

@@ -127,6 +127,12 @@ def disk_flushes() -> int:
     return sum(int(row[18]) for row in fields if row[2] in whole_disks and len(row) > 18)
 
 
+def idle_seconds() -> float:
+    """How long the processors of this machine have had nothing to do since it started, all together."""
+    idle, waiting = Path("/proc/stat").read_text(encoding="ascii").split()[4:6]
+    return (int(idle) + int(waiting)) / os.sysconf("SC_CLK_TCK")
+
+
 def load_average() -> tuple[float, float, float]:
     """Of the last 1, 5 and 15 minutes: above 1 before the start, somebody else is at work."""
     return os.getloadavg()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from bench.environment import disk_flushes
+from bench.api import LARGEST_BATCH
+from bench.environment import disk_flushes, idle_seconds
 from bench.processes import BenchmarkError
 from bench.results import Options
 from bench.servers import Windlass
@@ -34,15 +36,22 @@ def measure(
     queues: int = 0,
     batch: int = 1,
     checked: bool = True,
+    fastest: int | None = None,
+    beside: Mapping[str, Callable[[], float]] | None = None,
 ) -> Measured:
     """Measure `operation` (those of windlass.lua) for `options.seconds`.
 
     With `checked`, the counts of the one queue before and after must agree with wrk's answers, give or
     take one request a connection that was under way at the end; BenchmarkError if they do not.
     Without it (while messages expire by themselves) wrk looks at each answer of a receive instead.
+    `fastest` is how many messages a second nobody here receives, where that is less than with SQLite.
+    `beside` are others that compute for it: by name, how many seconds so far.
     """
-    if operation != "send" and operation != "send_batch":
-        preload(server, options, queues=queues, batch=batch)
+    if operation == "exchange":
+        server.api.fill("bench", 2 * connections * batch)  # so that no receive comes too early
+    elif operation not in ("send", "send_batch"):
+        preload(server, options, queues=queues, batch=batch, fastest=fastest)
+    beside = {"server": server.process.cpu_seconds, **(beside or {})}
     run_wrk(
         server.port,
         operation,
@@ -53,7 +62,8 @@ def measure(
     )
     before = at_rest(server, queues) if checked else 0
     flushes = disk_flushes()
-    cpu_before = server.process.cpu_seconds()
+    idle = idle_seconds()
+    cpu_before = {name: seconds() for name, seconds in beside.items()}
     run = run_wrk(
         server.port,
         operation,
@@ -64,7 +74,8 @@ def measure(
         batch=batch,
         strict=not checked and operation == "receive",
     )
-    cpu = server.process.cpu_seconds() - cpu_before
+    cpu = {name: seconds() - cpu_before[name] for name, seconds in beside.items()}
+    idle = idle_seconds() - idle
     flushes = disk_flushes() - flushes
     if checked:
         verify(operation, run, before, at_rest(server, queues), connections=connections, batch=batch)
@@ -73,24 +84,31 @@ def measure(
         {
             "p50_ms": run.p50_ms,
             "p99_ms": run.p99_ms,
-            "server_cpu_us": cpu * 1e6 / run.requests,
+            **{f"{name}_cpu_us": seconds * 1e6 / run.requests for name, seconds in cpu.items()},
+            "client_cpu_us": run.cpu_seconds * 1e6 / run.requests,
+            "idle_cores": idle / run.seconds,
             "flushes_a_second": flushes / run.seconds,
         },
     )
 
 
-def preload(server: Windlass, options: Options, *, queues: int = 0, batch: int = 1) -> None:
+def preload(
+    server: Windlass, options: Options, *, queues: int = 0, batch: int = 1, fastest: int | None = None
+) -> None:
     """Enough ready messages for the warm-up and the measured seconds."""
-    fastest = FASTEST_REQUESTS if batch == 1 else FASTEST_BATCHED_MESSAGES
+    if fastest is None:
+        fastest = FASTEST_REQUESTS if batch == 1 else FASTEST_BATCHED_MESSAGES
     messages = int(fastest * (options.seconds + WARM_UP_SECONDS))
     if queues == 0:
         server.api.fill("bench", messages)
         return
     names = [f"bench-{index}" for index in range(queues)]
-    if queues == 1:
-        server.api.fill(names[0], messages)
+    each = -(-messages // queues)
+    if each > LARGEST_BATCH:
+        for name in names:
+            server.api.fill(name, each)
     else:
-        server.api.fill_each(names, -(-messages // queues))
+        server.api.fill_each(names, each)
 
 
 def held(server: Windlass, queues: int = 0) -> int:
@@ -112,6 +130,10 @@ def at_rest(server: Windlass, queues: int = 0) -> int:
 
 def verify(operation: str, run: WrkRun, before: int, after: int, *, connections: int, batch: int) -> None:
     """Compare wrk's answers with the change of the queue; BenchmarkError where they disagree."""
+    if operation == "exchange":
+        if abs(after - before) > connections * batch:
+            raise BenchmarkError(f"exchange: as many go as come, but the queue changed by {after - before}")
+        return
     if operation in ("send", "send_batch"):
         answered, happened = run.requests * batch, after - before
     elif operation == "lease_ack":

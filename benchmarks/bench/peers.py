@@ -32,7 +32,7 @@ def python_client(
 ) -> float:
     """Operations a second of a client of bench/load.py in a process of its own."""
     argv = [sys.executable, "-m", "bench.load", name, operation, str(port)]
-    return _operations_a_second([*argv, str(connections), str(seconds), str(count)], seconds)
+    return operations_a_second([*argv, str(connections), str(seconds), str(count)], seconds)
 
 
 def c_client(
@@ -47,10 +47,11 @@ def c_client(
 ) -> float:
     """Operations a second of closed_loop.c."""
     argv = [str(program), protocol, operation, str(port), str(connections), str(seconds), str(count)]
-    return _operations_a_second(argv, seconds)
+    return operations_a_second(argv, seconds)
 
 
-def _operations_a_second(argv: list[str], seconds: float) -> float:
+def operations_a_second(argv: list[str], seconds: float) -> float:
+    """What a program does that prints `completed=N microseconds=N`; BenchmarkError where it fails."""
     try:
         done = subprocess.run(
             argv, capture_output=True, text=True, check=False, cwd=BENCH_ROOT, timeout=seconds + 300

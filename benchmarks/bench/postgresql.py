@@ -23,11 +23,18 @@ class PostgreSQL:
 
     def __init__(self, url: str) -> None:
         self.url = url
+        self._made = 0
         self._connection = psycopg.connect(url, autocommit=True)
         self._connection.execute("CREATE EXTENSION pg_stat_statements")
 
     def close(self) -> None:
         self._connection.close()
+
+    def fresh(self) -> str:
+        """The URL of a new, empty database."""
+        self._made += 1
+        self._connection.execute(f"CREATE DATABASE fresh_{self._made}")
+        return f"{self.url.rpartition('/')[0]}/fresh_{self._made}"
 
     def reads(self, table: str) -> int:
         """Statements that have read this table so far."""

@@ -137,9 +137,21 @@ class Process:
         return self._status("RssAnon")
 
     def cpu_seconds(self) -> float:
-        """User and system time of all threads until now."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(") ")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+        """User and system time of all threads until now, of the processes that it has started as well."""
+        ticks = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with suppress(OSError):  # it ended meanwhile
+                fields = stat.read_text(encoding="utf-8", errors="replace").rpartition(") ")[2].split()
+                if int(fields[3]) == self.pid:  # the session that began with it
+                    ticks += int(fields[11]) + int(fields[12])
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def bytes_written(self) -> int:
+        """What it has had written to disks, in whole pages."""
+        for line in Path(f"/proc/{self.pid}/io").read_text(encoding="ascii").splitlines():
+            if line.startswith("write_bytes:"):
+                return int(line.split()[1])
+        raise BenchmarkError(f"process {self.pid} tells nothing of what it writes")
 
     def _status(self, key: str) -> int:
         for line in Path(f"/proc/{self.pid}/status").read_text(encoding="ascii").splitlines():

@@ -5,6 +5,7 @@
 --   lease_ack      a lease, then the acknowledgement of its receipt, each a request of its own
 --   send_batch     BATCH messages a request
 --   receive_batch  up to BATCH messages a request
+--   exchange       BATCH messages sent, then up to as many received, each a request of its own, in turn
 --   get            a GET of each path in the file PATHS, one a line, in turn
 --
 -- QUEUES 0 (the default) is the queue "bench"; n > 0 goes round robin over "bench-0" .. "bench-<n-1>".
@@ -94,6 +95,24 @@ local function lease_and_acknowledge(names)
    end
 end
 
+local function exchange(names, batch)
+   local ready, turn = {}, 0
+   for _, name in ipairs(names) do
+      local method, path, body
+      if batch == 1 then
+         method, path, body = send_to(name)
+      else
+         method, path, body = send_batch_to(name, batch)
+      end
+      ready[#ready + 1] = wrk.format(method, path, json, body)
+      ready[#ready + 1] = wrk.format("GET", "/queues/" .. name .. "/messages" .. (batch == 1 and "" or "?max=" .. batch))
+   end
+   function request()
+      turn = turn % #ready + 1
+      return ready[turn]
+   end
+end
+
 local function get_each(file)
    local ready, turn = {}, 0
    for path in io.lines(file) do
@@ -114,6 +133,10 @@ function init(args)
    end
    if operation == "get" then
       get_each(args[5])
+      return
+   end
+   if operation == "exchange" then
+      exchange(names, batch)
       return
    end
    local make = makers[operation]

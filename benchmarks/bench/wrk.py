@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.processes import BenchmarkError
@@ -14,7 +15,10 @@ _ERRORS = ("connect", "read", "write", "timeout", "status")
 
 @dataclass(frozen=True)
 class WrkRun:
-    """What one run of wrk answered. `leased` and `acknowledged` count answers of `lease_ack` only."""
+    """What one run of wrk answered. `leased` and `acknowledged` count answers of `lease_ack` only.
+
+    `cpu_seconds` is what wrk computed itself.
+    """
 
     requests: int
     seconds: float
@@ -22,6 +26,7 @@ class WrkRun:
     p99_ms: float
     leased: int = 0
     acknowledged: int = 0
+    cpu_seconds: float = 0.0
 
     @property
     def rate(self) -> float:
@@ -63,10 +68,13 @@ def run_wrk(
         "strict" if strict else "fast",
         *([str(paths)] if paths else []),
     ]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(argv, capture_output=True, text=True, timeout=whole_seconds + 60, check=False)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
     if done.returncode != 0:
         raise BenchmarkError(f"wrk ended with {done.returncode}: {done.stdout}{done.stderr}")
-    return parse(done.stdout, absent=absent)
+    cpu = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
+    return replace(parse(done.stdout, absent=absent), cpu_seconds=cpu)
 
 
 def parse(output: str, *, absent: bool = False) -> WrkRun:

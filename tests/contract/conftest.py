@@ -142,7 +142,7 @@ SHARED: dict[str, Callable[[Path, ManualClock], Several]] = {"one-sqlite": OneSQ
 """Stores that several servers have open at once."""
 
 
-@pytest.fixture(params=sorted(SHARED))
+@pytest.fixture(params=["one-sqlite", pytest.param("one-redis", marks=pytest.mark.storm)])
 def several(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Several]:
     made = SHARED[request.param](tmp_path / "shared", ManualClock())
     yield made

@@ -54,6 +54,10 @@ class Several(ABC):
         """The store, as one more server has it."""
 
     @abstractmethod
+    def attend_to_nothing(self) -> None:
+        """Let pass the time for which servers hear of the queues that they attended, if that is known."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close what the servers have left open."""
 
@@ -70,6 +74,10 @@ class OneSQLite(Several):
     def open(self) -> Store:
         self.views.append(View(self))
         return self.views[-1]
+
+    def attend_to_nothing(self) -> None:
+        for view in self.views:
+            view.attended.clear()
 
     def close(self) -> None:
         self.store.close()
@@ -88,9 +96,9 @@ class View(Store):
         self.calls: Counter[str] = Counter()
         self._listeners: list[Callable[[Changes], None]] = []
         self._hearers: defaultdict[str, list[Callable[[bytes], None]]] = defaultdict(list)
-        self._attended: set[str] = set()
+        self.attended: set[str] = set()
         self._hot: set[asyncio.Future[Any]] = set()
-        """What a commit is to bring. As it tells of its changes, it has brought its own."""
+        """What a commit is to bring. At the moment at which it tells of its changes, it has brought it."""
         self._stepping = 0
         """Other writes under way, of which that cannot be seen."""
         self._closed = False
@@ -116,8 +124,8 @@ class View(Store):
         if not (self._stepping or any(each.done() for each in self._hot)):
             if self._several.silent:
                 return
-            ready = {name: amount for name, amount in changes.ready.items() if name in self._attended}
-            ended, died = (changes.ended, changes.died) if self._attended else ((), ())
+            ready = {name: amount for name, amount in changes.ready.items() if name in self.attended}
+            ended, died = (changes.ended, changes.died) if self.attended else ((), ())
             changes = Changes(ready, ended, died, None, elsewhere=True)
         self._tell_listeners(changes)
 
@@ -174,7 +182,7 @@ class View(Store):
         return self._read()
 
     def attend(self, queue: str) -> None:
-        self._attended.add(queue)
+        self.attended.add(queue)
 
     async def turn(self, work: str, seconds: float) -> bool:
         self.calls["turn"] += 1

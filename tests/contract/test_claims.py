@@ -291,6 +291,10 @@ def test_runners_are_remembered(bench: Bench) -> None:
     first, second = add("a"), add("b")
     bench.run(lambda s: s.seen_runner(first.number, 99))
     bench.run(lambda s: s.remove_runner(second.number))
+    on_record = bench.run(lambda s: s.runner(first.number))
+    assert on_record is not None
+    assert on_record.seen_at == 99
+    assert bench.run(lambda s: s.runner(second.number)) is None
     bench.crash()
     (found,) = bench.store.runners()
     assert (found.number, found.name, found.seen_at, found.labels) == (first.number, "a", 99, ("gpu",))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,8 +13,10 @@ from msgspec.structs import replace
 
 from tests.contract.bench import Bench
 from tests.contract.conftest import BACKENDS
+from tests.contract.model import EPOCH
 from tests.contract.moving import PLACES, QUIET, Spot, copied, shown, translated
 from tests.contract.yard import Yard
+from windlass.clock import ManualClock
 from windlass.dispatch.labels import JOBS
 from windlass.errors import JobLost, JobNotFound, StartError, StoreLocked
 from windlass.ids import PLACE_BITS, Ids
@@ -159,6 +163,7 @@ def test_everything_goes_along(moving: Moving, source: str, target: str) -> None
     bench.store.close()
     bench.store = moving.spots[1].open(bench.clock)
     assert shown(bench, known, translated(before, bench.store)) == expected
+    assert bench.redrive("letters") == (1, True)
     bench.close()
 
 
@@ -199,6 +204,9 @@ def test_what_is_sent_later_comes_later(moving: Moving, source: str, target: str
     last = bench.send("orders", *(b"%d" % n for n in range(300))).numbers[-1]
     bench.run(lambda s: s.cancel("orders", last))
     moving.move(bench, target)
+    bench.store.close()
+    bench.clock = ManualClock(EPOCH + 1)  # or time alone would bring a higher place
+    bench.store = moving.spots[-1].open(bench.clock)
     sent = bench.send("orders", b"300")
     assert sent.numbers[0] & PLACES > last & PLACES
     bench.send("orders", b"-1", priority=1)
@@ -491,7 +499,57 @@ def test_retention_of_copied_messages_falls_due_when_it_is_over(moving: Moving) 
     bench.send("short", b'"old"')
     sent_at = bench.clock.now()
     moving.move(bench, "redis")
-    assert bench.settle() == sent_at + 60_000
+    due = [bench.run(lambda s: s.expire()) for _ in range(2)]
+    assert due[-1] == sent_at + 60_000
     bench.advance(60)
     assert bench.counts("short") == {}
     bench.close()
+
+
+_PEAK = """
+import sys
+from windlass.store import copy_store
+from windlass.clock import ManualClock
+
+def memory(name):
+    for line in open("/proc/self/status"):
+        if line.startswith(name):
+            return int(line.split()[1]) // 1024
+
+before = memory("VmRSS")
+report = copy_store(sys.argv[1], sys.argv[2], clock=ManualClock(int(sys.argv[3])))
+assert report.same, report
+print(memory("VmHWM") - before)
+"""
+
+
+@pytest.mark.parametrize(("source", "target"), [("sqlite", "redis"), ("redis", "sqlite")])
+def test_memory_holds_a_batch_and_not_a_store(moving: Moving, source: str, target: str) -> None:
+    """Ten thousand messages with 200 MB of content, read in a process of its own.
+
+    Planted defect: a list of all messages.
+    """
+    bench = moving.bench(source)
+    bench.create("orders", max_message_bytes=4 * 1024 * 1024)
+    content = b'"%b"' % (b"x" * 20_000)
+    for _ in range(20):
+        bench.send("orders", *[content] * 500)
+    bench.send("orders", *[b'"%b"' % (b"y" * 2_000_000)] * 8)
+    moving.rest(bench)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            _PEAK,
+            moving.spots[0].where,
+            moving.spot(target).where,
+            str(bench.clock.now()),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) < 130, "MB more than before"
+    bench.loop.close()

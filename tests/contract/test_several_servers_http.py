@@ -204,13 +204,16 @@ def test_a_key_revoked_elsewhere_opens_no_more_though_nobody_told(pair: Pair) ->
     """Planted defect: the registry is read anew only when somebody tells of it, or asks for it."""
     key, _ = key_of(pair.b), key_of(pair.b)
     assert pair.a("GET", "/queues", headers=header(key)).status_code == 200
-    pair.b.run(control.act(pair.b.app, {"do": "revoke_key", "id": key["id"]}))
+    looks = pair.a.app.store.calls
 
-    async def until_it_is_known() -> None:
+    async def scenario() -> None:
+        before = looks["refresh"]
         pair.a.app.queues.start()
+        await settled(lambda: looks["refresh"] > before)
+        await control.act(pair.b.app, {"do": "revoke_key", "id": key["id"]})
         await settled(lambda: len(pair.a.app.store.keys()) == 1)
 
-    pair.run(until_it_is_known())
+    pair.run(scenario())
     refused(pair.a("GET", "/queues", headers=header(key)), 401, "unauthenticated")
 
 
@@ -257,8 +260,8 @@ def test_a_runner_registered_elsewhere_is_known_here(pair: Pair) -> None:
 
 def test_a_link_to_a_source_is_good_on_every_server(pair: Pair) -> None:
     """Planted defect: the runner that a link names is looked for in memory alone."""
-    runner = Runner(pair.b)
     assert pair.a("POST", "/jobs", {"command": {"argv": ["true"]}}).status_code == 202
+    runner = Runner(pair.b)
     job = runner.ask(pair.b, "GET", "/next-job").json()["data"]
     known = pair.run(pair.b.app.dispatch.runners.by_id(runner.id))
     answer = pair.a("GET", pair.b.app.dispatch.links.to(known, job["job_id"]))

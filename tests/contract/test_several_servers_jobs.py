@@ -6,6 +6,7 @@ No server hears of what the others do, but where a test says so: whatever they k
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -18,6 +19,7 @@ from tests.contract.yard import SECRET, Yard, result
 from windlass.dispatch import Job, outcomes
 from windlass.dispatch.runners import IDENTITY, Runner
 from windlass.errors import CodeLinkInvalid, JobLost, RunnerUnknown
+from windlass.queues import pulse, registry
 
 DAY = 24 * 3600.0
 
@@ -55,6 +57,14 @@ def state(yards: Yards, job_id: str) -> str:
     return yards.a.view(job_id).state
 
 
+def told_or_looked(yards: Yards, monkeypatch: pytest.MonkeyPatch, *, silent: bool) -> None:
+    """Servers that hear of each other and never look by themselves, or else the other way round."""
+    yards.several.silent = silent
+    if not silent:
+        monkeypatch.setattr(pulse, "EVERY", 3600.0)
+        monkeypatch.setattr(registry, "EVERY", 3600.0)
+
+
 # --- leases ---------------------------------------------------------------------------------------
 
 
@@ -84,7 +94,7 @@ def test_a_heartbeat_elsewhere_goes_no_further_than_the_job_may_last(yards: Yard
     assert state(yards, job_id) == "queued"
 
 
-def test_a_source_is_fetched_from_another_server(yards: Yards) -> None:
+def test_a_source_is_fetched_from_another_server(yards: Yards, monkeypatch: pytest.MonkeyPatch) -> None:
     """Planted defects: 403 where this process did not give the job; and the job given again by the one that
     did, which does not know that it was confirmed."""
     at_a, at_b = everywhere(yards)
@@ -92,8 +102,9 @@ def test_a_source_is_fetched_from_another_server(yards: Yards) -> None:
     delivery = yards.a.claim(at_a)
     assert delivery is not None
     assert yards.b.run(lambda d: d.leases.confirm(at_b, delivery.job_id)).owner == "s"
+    passed = time.monotonic
+    monkeypatch.setattr("windlass.dispatch.service.time.monotonic", lambda: passed() + 12)
     yards.a.advance(12)
-    assert yards.a.claim(at_a, "another") is None
     assert yards.a.claim(at_a, "another") is None
     _, other_at_b = everywhere(yards, "other")
     with pytest.raises(CodeLinkInvalid):
@@ -158,15 +169,15 @@ def test_a_result_reaches_any_server_and_may_be_repeated_at_another(yards: Yards
 
 def test_a_job_of_a_queue_unknown_here_ends_here(yards: Yards) -> None:
     """Planted defect: the queue of a job is named to the store, which does not know it: 404 for a result."""
+    c = yards.open()
+    c.run(lambda d: d.load())
     for bring in ("complete", "abort", "cancel"):
         yards.b.submit(asked=[f"only_{bring}", "gpu"])
     at_a, at_b = everywhere(yards, labels=["gpu", "only_complete", "only_abort", "only_cancel"])
     done, aborted, gone = (yards.b.take(at_b) for _ in range(3))
     jobs = {labels_of(yards, job_id): job_id for job_id in (done, aborted, gone)}
-    c = yards.open()
-    at_c = at_a
-    c.complete(at_c, jobs["only_complete"])
-    c.abort(at_c, jobs["only_abort"])
+    c.complete(at_a, jobs["only_complete"])
+    c.abort(at_a, jobs["only_abort"])
     c.run(lambda d: d.cancel(jobs["only_cancel"]))
     assert [state(yards, jobs[f"only_{how}"]) for how in ("complete", "abort", "cancel")] == [
         "done",
@@ -210,10 +221,12 @@ def test_a_set_of_labels_that_is_new_elsewhere_is_looked_for_here(yards: Yards) 
 
 
 @pytest.mark.parametrize("silent", [False, True])
-def test_a_runner_that_waits_gets_a_job_of_another_server(yards: Yards, silent: bool) -> None:
+def test_a_runner_that_waits_gets_a_job_of_another_server(
+    yards: Yards, silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Planted defects: who waits is told by this process alone; without a word, nobody looks; the new queue
     of a set of labels is not looked into by those who wait already."""
-    yards.several.silent = silent
+    told_or_looked(yards, monkeypatch, silent=silent)
     at_a, _ = everywhere(yards, labels=["gpu"])
 
     async def scenario() -> None:
@@ -243,8 +256,10 @@ def test_an_identity_lasts_as_long_as_any_server_hears_of_it(yards: Yards) -> No
     yards.a.advance(6 * DAY)
     yards.b.beat(at_b)
     yards.a.advance(6 * DAY)
-    yards.a.register("another")  # has those forgotten that were silent for too long
     assert known(yards.a, token).id == runner.id
+    yards.b.beat(at_b)
+    yards.a.advance(6 * DAY)
+    yards.a.register("another")  # has those forgotten that were silent for too long
     assert runner in yards.a.dispatch.runners.all()
     yards.a.advance(IDENTITY / 1000 + 120)
     with pytest.raises(RunnerUnknown):
@@ -305,61 +320,84 @@ def test_the_server_that_took_a_result_tells_of_it_and_no_other(
     assert len(yards.a.told) == 2
 
 
-def test_what_a_server_left_untold_is_told_by_one_of_the_others(
-    yards: Yards, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Planted defects: nobody looks for it; or each of the others does, and tells it."""
-    monkeypatch.setattr(outcomes, "LOOK", 0.2)
+def left_untold(yards: Yards) -> None:
+    """An end and a death of which `b` had not told when it was killed."""
     _, at_b = everywhere(yards)
-    others = [yards.a, yards.open(), yards.open()]
     yards.b.deaf = True
     yards.b.submit("left")
     yards.b.complete(at_b, yards.b.take(at_b))
     yards.b.submit("dead")
     for _ in range(3):
         yards.b.abort(at_b, yards.b.take(at_b))
-    yards.run(yards.b.dispatch.stop())  # it was killed before it told
+    yards.run(yards.b.dispatch.stop())
+
+
+def test_what_a_server_left_untold_is_told_by_another_after_a_while(
+    yards: Yards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted defects: nobody looks for it; or it is told at once, while its own server may be about to."""
+    monkeypatch.setattr(outcomes, "LOOK", 0.2)
+    left_untold(yards)
     looks = yards.a.bench.store.calls
-    yards.run(*[each.dispatch.load() for each in others])
-    yards.until(lambda: looks["turn"] >= 3)
-    assert all(each.told == [] for each in others)  # it may be about to
+    yards.run(yards.a.dispatch.load())
+    yards.until(lambda: looks["untold"] >= 2)
+    assert yards.a.told == []
     yards.several.clock.advance(outcomes.LEFT)
-    yards.until(lambda: sum(len(each.told) for each in others) >= 2)
-    before = looks["turn"]
-    yards.until(lambda: looks["turn"] >= before + 3)
-    assert sorted(told[1] for each in others for told in each.told) == ["dead", "left"]
+    yards.until(lambda: len(yards.a.told) == 2)
+    assert sorted(told[1] for told in yards.a.told) == ["dead", "left"]
+
+
+def test_of_many_servers_one_looks_for_what_was_left_untold(
+    yards: Yards, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Planted defect: each of them looks, and tells of all of it."""
+    monkeypatch.setattr(outcomes, "LOOK", 0.0)
+    left_untold(yards)
+    monkeypatch.setattr(outcomes, "LOOK", 3600.0)
+    yards.several.clock.advance(outcomes.LEFT)
+    others = [yards.a, yards.open(), yards.open(), yards.open()]
+    yards.run(*[each.dispatch.load() for each in others])
+    yards.until(lambda: all(each.bench.store.calls["turn"] for each in others))
+    yards.until(lambda: sum(len(each.told) for each in others) == 2)
+    assert sum(each.bench.store.calls["untold"] for each in others) == 1
 
 
 # --- progress -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("late", [False, True])
-def test_who_watches_here_sees_what_a_runner_tells_elsewhere(yards: Yards, late: bool) -> None:
+def test_who_watches_here_sees_what_a_runner_tells_elsewhere(
+    yards: Yards, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Planted defects: what is told elsewhere stays there; who comes late gets nothing of it; it comes twice;
     the end is not told."""
-    yards.several.silent = False
+    told_or_looked(yards, monkeypatch, silent=False)
     at_a, at_b = everywhere(yards, features=["events"])
 
     async def scenario() -> None:
         job_id = await yards.a.dispatch.submit(job())
         await yards.a.dispatch.claim(at_a)
         seen: list[Any] = []
+        seen_by_another: list[Any] = []
 
-        async def watch() -> None:
+        async def watch(seen: list[Any]) -> None:
             last, over = 0, False
             while not over:
                 events, over = await yards.a.dispatch.views.watch(job_id, last, 60)
                 seen.extend(event for _, event in events)
                 last = events[-1][0] if events else last
 
-        watching = asyncio.create_task(watch()) if not late else None
+        watching = asyncio.create_task(watch(seen)) if not late else None
         for n in range(3):
             await yards.b.dispatch.leases.tell(at_b, job_id, [{"event": "output", "n": n}])
             if watching is not None:
                 await until_true(partial(seen.__contains__, {"event": "output", "n": n}))
+                for _ in range(10):
+                    await asyncio.sleep(0)  # until it is known at `b` that somebody watches still
         await yards.b.dispatch.results.complete(at_b, job_id, result(1))
-        await (watching or watch())
-        assert [event.get("n", event["event"]) for event in seen] == ["started", 0, 1, 2, "done"]
+        await asyncio.gather(watching or watch(seen), watch(seen_by_another))
+        for each in (seen, seen_by_another):
+            assert [event.get("n", event["event"]) for event in each] == ["started", 0, 1, 2, "done"]
 
     yards.run(scenario())
 
@@ -399,14 +437,17 @@ def test_nobody_is_told_of_what_nobody_watches(yards: Yards) -> None:
 
 
 @pytest.mark.parametrize("silent", [False, True])
-def test_who_waits_for_a_job_is_told_that_it_ended_elsewhere(yards: Yards, silent: bool) -> None:
+def test_who_waits_for_a_job_is_told_that_it_ended_elsewhere(
+    yards: Yards, silent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Planted defects: only what this process did is an end; without a word, nobody looks."""
-    yards.several.silent = silent
+    told_or_looked(yards, monkeypatch, silent=silent)
     at_a, at_b = everywhere(yards)
 
     async def scenario() -> None:
         job_id = await yards.a.dispatch.submit(job())
         await yards.a.dispatch.claim(at_a)
+        yards.several.attend_to_nothing()
         waiting = asyncio.create_task(yards.a.dispatch.views.job(job_id, wait=3600))
         await until_true(lambda: len(yards.a.dispatch.watches) == 1)
         await yards.b.dispatch.results.complete(at_b, job_id, result(1))

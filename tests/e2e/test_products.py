@@ -99,7 +99,7 @@ def test_a_database_that_is_none_ends_the_start(tmp_path: Path) -> None:
     url = "postgresql://shop:secret@127.0.0.1:1/shop"
     ran = run_cli("serve", "--port", "0", "--data-dir", str(tmp_path / "data"), "--database", url)
     assert ran.returncode == 1
-    assert "catalogue's database" in ran.stderr
+    assert "database 127.0.0.1:1/shop cannot be opened" in ran.stderr
     assert "secret" not in ran.stderr
 
 

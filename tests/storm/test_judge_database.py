@@ -96,8 +96,10 @@ class Writers:
 @contextlib.contextmanager
 def killed(postgresql: PostgreSQL) -> Iterator[None]:
     postgresql.kill()
-    yield
-    postgresql.start()
+    try:
+        yield
+    finally:
+        postgresql.start()
 
 
 @contextlib.contextmanager

@@ -185,7 +185,7 @@ def test_restarts_in_turn_are_seen_by_nobody(
     for server in servers:
         server.start()
     with kind(tmp_path, servers) as proxy:
-        load = Load(proxy.url, plain=True)
+        load = Load(proxy.url, plain=kind is HAProxy)
         for _ in range(3):
             for name, server in zip(("server-1", "server-2"), servers, strict=True):
                 load.grows()
@@ -200,7 +200,7 @@ def test_restarts_in_turn_are_seen_by_nobody(
     print(f"{load.count()} messages, plain answers: {dict(load.answers)}")
     load.check_contents(in_order=True)
     assert load.again == []
-    assert set(load.answers) == {"200", "201", "204", "404"}
+    assert set(load.answers) == ({"200", "201", "204", "404"} if kind is HAProxy else set())
     for name, each in counts.items():
         seen = {what: each[what] for what in ("econ", "eresp", "wretr", "wredis", "hrsp_5xx")}
         assert set(seen.values()) <= {"0", ""}, (name, seen)

@@ -109,7 +109,8 @@ class Windlass:
         self.opened = False
         self.draining = False
         """True once this server was told to stop: it serves on for a while, and lets nobody come back."""
-        self._stopping = False
+        self.stopping = False
+        """True once it takes no more connections."""
         self._opening = threading.Lock()  # a test client may bring a thread and a loop for each request
 
     def open(self) -> None:
@@ -179,7 +180,7 @@ class Windlass:
         self.api = _ordinary(
             self.settings, self.queues, self.dispatch, self.judge, self.catalogue, lambda: self.draining
         )
-        self.opened, self._stopping = True, False
+        self.opened, self.stopping = True, False
 
     async def close(self) -> None:
         """Let everybody who waits go, commit what is under way, close."""
@@ -196,7 +197,7 @@ class Windlass:
 
     def release_waiters(self) -> None:
         """Answer all long polls now with what they have, nothing: the server stops."""
-        self._stopping = True
+        self.stopping = True
         if self.opened:
             self.queues.release_waiters()
             self.dispatch.release_waiters()
@@ -212,7 +213,7 @@ class Windlass:
             except WindlassError as error:
                 await _refuse(send, error)
             except asyncio.CancelledError:
-                if not self._stopping:
+                if not self.stopping:
                     raise
                 await _refuse(send, StoreClosed())  # it outlasted the time that a stop gives
         elif kind == "lifespan":

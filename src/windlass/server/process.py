@@ -99,6 +99,9 @@ class Server(uvicorn.Server):
         if self._control is not None:
             self._control.close()
         self._app.release_waiters()
+        await asyncio.sleep(
+            0
+        )  # a turn of the loop, to take who is at the door: the kernel would turn them away
         await super().shutdown(sockets)
         log.info("stopped")
 

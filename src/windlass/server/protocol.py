@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 MAX_HEAD = 64 * 1024
 """Bytes of a request's head, beyond its first read."""
 
+LAST_WORDS = 0.5
+"""Seconds that a server which stops waits for the head of a request."""
+
 MAX_SHORT = 256 * 1024
 """Bytes of a body that may take the short road. Larger ones need uvicorn's flow control."""
 
@@ -122,6 +125,8 @@ class Protocol(HttpToolsProtocol):
         """True from the head of a request that offers another protocol until it is declined."""
         self._running: Cycle | RequestResponseCycle | None = None
         """The request under way. `cycle` is the newest, which may wait in the pipeline."""
+        if self._app.stopping:
+            self.shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._watch_no_more()
@@ -310,6 +315,19 @@ class Protocol(HttpToolsProtocol):
                 parts += (name, b": ", value, b"\r\n")
         parts += (b"connection: close\r\n\r\n", body) if last else (b"\r\n", body)
         self._wire.write(b"".join(parts))
+
+    # --- the server's stop -------------------------------------------------------------------------------
+
+    def shutdown(self) -> None:
+        """As uvicorn's, but who has just come, or begun to ask, is given a moment: it is on its way."""
+        if self._in_head or self.cycle is None:
+            self.loop.call_later(LAST_WORDS, self._hang_up)
+        else:
+            super().shutdown()
+
+    def _hang_up(self) -> None:
+        if not self._wire.is_closing():
+            super().shutdown()
 
     # --- idle connections -----------------------------------------------------------------------------
 

@@ -8,7 +8,7 @@ import pytest
 from tests.contract.http.served import Served
 
 
-@pytest.fixture(params=["asgi", "protocol", "redis"], scope="module")
+@pytest.fixture(params=["asgi", "protocol", pytest.param("redis", marks=pytest.mark.storm)], scope="module")
 def road(request: pytest.FixtureRequest) -> str:
     """How requests reach the server, and where its store is: all roads keep the same promises."""
     return str(request.param)

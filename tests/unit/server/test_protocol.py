@@ -301,3 +301,56 @@ def test_a_client_that_offers_http_2_is_served_as_it_asked(q: Served, step: int)
 
     q.run(scenario())
     assert q.contents() == ["x", "y"]
+
+
+# --- the server's stop ----------------------------------------------------------------------------
+
+
+def test_who_is_in_the_middle_of_asking_when_the_server_stops_is_answered(q: Served) -> None:
+    """Planted defect: uvicorn's own way, which hangs up on whoever has not asked in full."""
+    whole = send("x")
+
+    async def scenario() -> list[bytes]:
+        came, began, came_late = Line(q), Line(q), Line(q)
+        began.say(whole[:30])
+        q.app.draining = True
+        for each in (came, began, came_late):
+            each.protocol.shutdown()
+            assert not each.wire.is_closing()
+        began.say(whole[30:])
+        came.say(whole)
+        heard = [await each.hear(answers(1)) for each in (came, began)]
+        assert came.wire.is_closing()
+        assert began.wire.is_closing()
+        await settled(came_late.wire.is_closing)  # it asks for nothing: its moment is over
+        assert came_late.wire.written.get_nowait() == b""
+        return heard
+
+    for heard in q.run(scenario()):
+        assert heard.startswith(b"HTTP/1.1 201 ")
+        assert b"connection: close\r\n" in heard
+
+
+def test_who_has_had_an_answer_is_hung_up_on_when_the_server_stops(q: Served) -> None:
+    """Planted defect: every idle connection gets a moment, and a stop takes one."""
+
+    async def scenario() -> None:
+        line = Line(q)
+        line.say(send("x"))
+        await line.hear(answers(1))
+        line.protocol.shutdown()
+        assert line.wire.is_closing()
+
+    q.run(scenario())
+
+
+def test_whoever_comes_while_the_server_stops_is_not_waited_for(q: Served) -> None:
+    """Planted defect: one that was taken at the last moment keeps the server until its time is over."""
+
+    async def scenario() -> None:
+        q.app.stopping = True
+        line = Line(q)
+        assert not line.wire.is_closing()
+        await settled(line.wire.is_closing)
+
+    q.run(scenario())

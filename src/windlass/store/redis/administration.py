@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import redis
 
 from windlass.errors import (
     Invalid,
+    OutcomeUnknown,
     QueueExists,
     QueueInUse,
     QueueNotFound,
@@ -60,7 +61,7 @@ class Administration:
         """Read the registry; the installation's secret, made where there is none. Blocks."""
         self._refuse_unfinished()
         secret: bytes = self._now("found", REGISTRY, secrets.token_bytes(32))
-        self._read(self._now("all", REGISTRY))
+        self._read(self._memory.mark(), self._now("all", REGISTRY))
         if self._now("beat", REGISTRY) > AWAY:
             for number in self._memory.claimed:
                 with contextlib.suppress(QueueNotFound):
@@ -91,23 +92,23 @@ class Administration:
         except redis.RedisError as error:
             raise unavailable(error) from error
 
-    def _read(self, reply: Sequence[Any]) -> None:
+    def _read(self, since: int, reply: Sequence[Any]) -> None:
         version, names, keys, runners, claimed, _ = reply
-        self._memory.read(int(version), _pairs(names), _pairs(keys), _pairs(runners))
+        self._memory.read(since, int(version), _pairs(names), _pairs(keys), _pairs(runners))
         self._memory.claimed |= {int(number) for number in claimed}
 
     async def refresh(self) -> bool:
         """Read what others have changed since the last time; True where there was something."""
         if int(await self._ask("version", REGISTRY, [])) == self._memory.version:
             return False
-        self._read(await self._ask("all", REGISTRY, []))
+        self._read(self._memory.mark(), await self._ask("all", REGISTRY, []))
         return True
 
     def refresh_now(self) -> bool:
         """The same, without an event loop; True where there was something. Blocks."""
         if int(self._now("version", REGISTRY)) == self._memory.version:
             return False
-        self._read(self._now("all", REGISTRY))
+        self._read(self._memory.mark(), self._now("all", REGISTRY))
         return True
 
     # --- queues -----------------------------------------------------------------------------------
@@ -123,6 +124,16 @@ class Administration:
             except QueueNotFound:  # deleted since, by somebody else, and made anew perhaps
                 self._memory.remove(name)
         raise not_found(name)
+
+    async def _changed(self, name: str) -> QueueInfo:
+        """A queue behind a change. Raises QueueNotFound, OutcomeUnknown: the change is made all the same."""
+        try:
+            return await self.info(name)
+        except StoreUnavailable as error:
+            raise OutcomeUnknown(
+                "The queue is as was asked, and cannot be read now: look at it, or repeat this.",
+                retry_after=1,
+            ) from error
 
     async def _number(self, name: str) -> int | None:
         number = self._memory.numbers.get(name)
@@ -171,7 +182,9 @@ class Administration:
             fields: dict[str, Any] = {"number": number, "name": name, "paused": "0", **fields_of(settings)}
             fields["dl"] = target
             await self._ask("configure", number, ["", *_flat(fields)])
-            registered = await self._ask("register", REGISTRY, [name, number, letters or ""])
+            registered, deleted = await self._ask("register", REGISTRY, [name, number, letters or ""])
+            for each in deleted:  # one of this name may be there still, and be sent to by who was not told
+                await self.bury(int(each))
             if registered == b"noletter":
                 await self._ask("destroy", number, [])
                 raise _no_letter(letters)
@@ -180,7 +193,7 @@ class Administration:
                 self._memory.put(name, int(registered))
                 continue
             self._memory.put(name, number)
-            return await self.info(name), True
+            return await self._changed(name), True
         raise StoreUnavailable("The queue is made and deleted by others all the time.", retry_after=1)
 
     async def _dead_letter(self, name: str, letters: str | None) -> int | str:
@@ -206,10 +219,10 @@ class Administration:
 
     async def _update(self, name: str, changes: Mapping[str, Any], paused: bool | None) -> QueueInfo:
         for _ in range(_TRIES):
-            known = await self.info(name)
+            await self.info(name)
             number = self._memory.number(name)
             letters = changes.get("dead_letter")
-            target = await self._dead_letter(name, letters)
+            await self._dead_letter(name, letters)
             (json, *_) = await self._ask("stats", number, [])
             settings = msgspec.structs.replace(decode_settings(json), **changes)
             fields: dict[str, Any] = fields_of(settings)
@@ -219,12 +232,12 @@ class Administration:
                     raise _no_letter(letters)
                 if answer == b"none":
                     raise not_found(name)
-                fields["dl"] = target
-            halted = known.paused if paused is None else paused
-            fields["paused"] = "1" if halted else "0"
+                fields["dl"] = answer  # its number at this moment
+            if paused is not None:
+                fields["paused"] = "1" if paused else "0"
             reply = await self._ask("configure", number, [json, *_flat(fields)])
-            if reply != [1]:
-                return await self.info(name)
+            if reply[0] == 0:
+                return await self._changed(name)
         raise StoreUnavailable("The queue is changed by others all the time.", retry_after=1)
 
     async def delete(self, name: str) -> None:
@@ -241,7 +254,8 @@ class Administration:
                 f"Queue {reply[1].decode()!r} names {name!r} as its dead letter. Change that first."
             )
         self._memory.remove(name)
-        await self.bury(int(reply[0]))
+        with contextlib.suppress(StoreUnavailable):  # nobody finds it any more; the sweep goes on with it
+            await self.bury(int(reply[0]))
 
     async def bury(self, number: int) -> None:
         """Take away what is left of a queue that nobody finds any more."""
@@ -254,8 +268,9 @@ class Administration:
 
     # --- the rest ---------------------------------------------------------------------------------
 
-    async def keep(self, kind: str, name: str, value: bytes, *, quietly: bool = False) -> int:
-        kept: int = await self._ask("keep", REGISTRY, [kind, name, value, "quietly" if quietly else ""])
+    async def keep(self, kind: str, name: str, value: bytes, how: Literal["", "known"] = "") -> int:
+        """`known`: only where there is one, and nobody is told."""
+        kept: int = await self._ask("keep", REGISTRY, [kind, name, value, how])
         return kept
 
     async def touch(self) -> None:

@@ -79,6 +79,8 @@ class Batcher:
         self._flushing: AbstractEventLoop | None = None
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._closing = False
+        self._ended = False
+        """Its thread takes nothing any more."""
         self._packer = node.client.connection_pool.make_connection()
         """Never connected: only packs commands."""
         self._thread = threading.Thread(target=self._run, name=f"windlass-store-{node.name}", daemon=True)
@@ -89,6 +91,8 @@ class Batcher:
         if self._closing:
             raise StoreClosed
         self._gathered.append(call)
+        if self._ended:
+            self._refuse()
         loop = call.future.get_loop()
         if self._flushing is not loop:
             self._flushing = loop
@@ -96,9 +100,16 @@ class Batcher:
 
     def submit_from_thread(self, call: Call) -> None:
         """The same, from a thread that is not the loop's."""
-        if not self._closing:
-            self._gathered.append(call)
-            self._wake.put(None)
+        self._gathered.append(call)
+        self._wake.put(None)
+        if self._ended:
+            self._refuse()
+
+    def _refuse(self) -> None:
+        """What came too late: whoever waits for it is told."""
+        while self._gathered:
+            with contextlib.suppress(IndexError):  # another thread was faster
+                self._owner.failed([self._gathered.popleft()], StoreClosed())
 
     def _flush(self) -> None:
         self._flushing = None
@@ -127,6 +138,8 @@ class Batcher:
                 with contextlib.suppress(Exception):
                     log.exception("pipeline_failed", calls=len(wanted))
                 self._owner.failed(wanted, OutcomeUnknown(f"The store failed: {error}", retry_after=1))
+        self._ended = True
+        self._refuse()
 
     def _is_abandoned(self, call: Call) -> bool:
         """A receive whose caller went away takes nothing."""
@@ -174,9 +187,11 @@ class Batcher:
             owner.failed(_calls(sent), unavailable(error))
             return
         if broken is not None:
-            lost = sent[len(answers) :]
-            sent = sent[: len(answers)]
-            owner.failed(_calls(lost), unavailable(broken))
+            known = 0 if behind else len(answers)  # without the replicas' word none of them counts
+            if known == 0 and answers:
+                broken = redis.ConnectionError(str(broken))  # even if Redis said more at the end
+            owner.failed(_calls(sent[known:]), unavailable(broken))
+            sent, answers = sent[:known], answers[:known]
         elif behind:
             unsure = owner.judge(answers[len(sent) :])
             answers = answers[: len(sent)]

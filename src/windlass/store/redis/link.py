@@ -12,7 +12,7 @@ import redis
 import structlog
 
 from windlass.clock import Clock
-from windlass.errors import StoreClosed, StoreUnavailable
+from windlass.errors import OutcomeUnknown, StoreClosed, StoreUnavailable
 from windlass.store.answers import Answers
 from windlass.store.base import Changes
 from windlass.store.redis import library
@@ -29,7 +29,7 @@ log = structlog.get_logger("windlass.store")
 
 QUEUE_KEYS = (
     "s", "m", "d", "r", "l", "y", "z", "zx", "x", "g", "o", "c", "e", "ex", "u", "dd", "ddx", "an", "anx",
-    "t", "v", "w", "away",
+    "t", "v", "w", "wx", "away",
 )  # fmt: skip
 REGISTRY_KEYS = ("s", "names", "letters", "k", "ru", "due", "duev", "gone", "claimed")
 _LOOKS = frozenset(
@@ -42,6 +42,7 @@ _CONFIRMED_WITHIN = 3.0
 """Seconds that replicas have to confirm what they got."""
 _NOTED_FOR = 1.0
 """Seconds after which what is due is noted again: others may have put it off."""
+_MOST_NOTED = 100_000
 
 
 class Link:
@@ -61,13 +62,18 @@ class Link:
         self._batchers: dict[Node, Batcher] = {}
         self._keys: dict[int, list[str]] = {}
         self._noted: dict[int, tuple[int, float]] = {}
+        """Queue -> what the registry was told last, and when (monotonic seconds)."""
+        self._late: dict[int, int] = {}
         self._lock = threading.Lock()
         self._closed = False
         self._confirmation: Confirmation | None = None
         self.refusal: str | None = None
         """Why nothing is taken at the moment."""
         for node in topology.nodes():
-            library.load(node.client)
+            try:
+                library.load(node.client)
+            except redis.RedisError as error:
+                raise unavailable(error) from error
 
     # --- in -----------------------------------------------------------------------------------------
 
@@ -181,11 +187,12 @@ class Link:
                 for member in answer[6]:
                     self._unpoint(member)
             try:
-                bundle.settle(answer[0] if bundle.parts else answer)
+                if bundle.calls:
+                    bundle.settle(answer[0] if bundle.parts else answer)
             except Exception as error:
                 log.exception("answer_unreadable", verb=bundle.verb)
                 for call in bundle.calls:
-                    call.error = StoreUnavailable(f"The store was not understood: {error}", retry_after=1)
+                    call.error = OutcomeUnknown(f"The store was not understood: {error}", retry_after=1)
         if notes:
             self.send_quietly("note_due", REGISTRY, notes)
         if calls:
@@ -236,13 +243,25 @@ class Link:
         self.failed(bundle.calls, unavailable(error))
 
     def _note(self, number: int, moment: int) -> list[str | bytes | int]:
-        """What the registry has to be told of when something is due in a queue; nothing where it knows."""
-        known, at = self._noted.get(number, (None, 0.0))
+        """What the registry has to be told of when something falls due in a queue.
+
+        Once a second is enough for what is not sooner; the last of a second is told by `late_notes`."""
+        known, at = self._noted.get(number, (moment + 1, 0.0))
         now = time.monotonic()
-        if moment == known and now - at < _NOTED_FOR:
+        if known <= moment and now - at < _NOTED_FOR:
+            self._late[number] = min(moment, self._late.get(number, moment))
             return []
+        if len(self._noted) > _MOST_NOTED:
+            self._noted.clear()
         self._noted[number] = moment, now
         return [number, moment]
+
+    def late_notes(self) -> list[str | bytes | int]:
+        """What the registry was not told of yet."""
+        notes: list[str | bytes | int] = []
+        while self._late:
+            notes += self._late.popitem()
+        return notes
 
     def _unpoint(self, member: bytes) -> None:
         home, _, place = member.partition(b":")

@@ -15,6 +15,7 @@ from typing import Any
 
 import redis
 import structlog
+from redis.exceptions import MovedError
 
 from windlass.store.base import Changes
 from windlass.store.redis.call import REGISTRY, TOLD, Call
@@ -147,6 +148,7 @@ class _Listener(threading.Thread):
                 self._listen(subscription)
             except (redis.RedisError, OSError) as error:
                 log.debug("news_broke", server=self._node.name, error=str(error))
+                self._hand_over(error)
                 time.sleep(_TURN)
             finally:
                 with contextlib.suppress(redis.RedisError, OSError):
@@ -154,6 +156,16 @@ class _Listener(threading.Thread):
         for number in self.wanted if not self.stopping else ():
             if self._news.is_wanted(number):
                 self._news.listen(number)  # whoever is master now
+
+    def _hand_over(self, error: Exception) -> None:
+        """What another master serves by now is heard there."""
+        with contextlib.suppress(Exception):  # no master: the next try finds one
+            if isinstance(error, MovedError):
+                self._link.topology.refresh(error)
+            for number in self.wanted.copy():
+                if self._link.topology.node(self._link.key_of(number)[0].encode()) is not self._node:
+                    self.wanted.discard(number)
+                    self._news.listen(number)
 
     def _listen(self, subscription: Any) -> None:
         silent_since = time.monotonic()
@@ -173,10 +185,15 @@ class _Listener(threading.Thread):
                     asked = True
                 continue
             silent_since, asked = now, False
+            number = self._channels.get(message["channel"])
+            if number is None:
+                continue  # it was on its way when its channel was let go of
             if message["type"] == "smessage":
-                self._news.heard(self._channels[message["channel"]], message["data"])
+                self._news.heard(number, message["data"])
             elif message["type"] == "ssubscribe":
-                self._news.look([self._channels[message["channel"]]])
+                self._news.look([number])
+            elif message["type"] == "sunsubscribe":
+                raise redis.ConnectionError("its slot is another master's")
 
     def _follow(self, subscription: Any) -> None:
         """Subscribe to what is wanted, and to nothing else."""
@@ -186,9 +203,9 @@ class _Listener(threading.Thread):
             for number in self.wanted.copy()
             if number not in numbers and self._news.is_wanted(number)
         }
-        if new:
-            self._channels |= new
-            subscription.ssubscribe(*new)
+        for channel, number in new.items():  # one by one: in a Cluster each has a slot of its own
+            self._channels[channel] = number
+            subscription.ssubscribe(channel)
         over = [channel for channel, number in self._channels.items() if not self._news.is_wanted(number)]
         for channel in over:
             self.wanted.discard(self._channels.pop(channel))

@@ -38,7 +38,7 @@ class RedisSource(Source):
             raise StartError(f"There is no store at {direct.address}: it has no registry.")
         _, names, keys, runners, _, _ = direct.ask("all", REGISTRY, [])
         self._memory = Memory()
-        self._memory.read(0, _pairs(names), _pairs(keys), _pairs(runners))
+        self._memory.read(0, 0, _pairs(names), _pairs(keys), _pairs(runners))
         self._numbers = sorted(self._memory.names)
 
     def check_quiet(self) -> None:
@@ -61,7 +61,8 @@ class RedisSource(Source):
         upkeep = Upkeep(self._direct.link, ask)
         for number in self._numbers:
             (moves,) = self._direct.do(number, [("HGETALL", self._direct.key(number, "v"))])
-            asyncio.run(upkeep.move(number, list(moves.items())))
+            looked_at = str(self._direct.now()).encode()
+            asyncio.run(upkeep.move(number, [(*move, looked_at) for move in moves.items()]))
 
     # --- what there is once -----------------------------------------------------------------------
 

@@ -18,6 +18,7 @@ from windlass.errors import (
     IdempotencyKeyReused,
     MessageGone,
     MessageLeased,
+    OutcomeUnknown,
     QueueFull,
     QueueNotFound,
     ReceiptGone,
@@ -308,7 +309,13 @@ class RedisStore(Store):
         settled: list[Settled] = await self._on_its_way(call)
         for place, ack in enumerate(acks):
             if settled[place] is Settled.GONE:
-                life = await self.find(ack.number)
+                try:
+                    life = await self.find(ack.number)
+                except StoreUnavailable as error:
+                    raise OutcomeUnknown(
+                        "This was done, and what became of some of the messages cannot be read.",
+                        retry_after=1,
+                    ) from error
                 if life is not None and life.ended_at is None:
                     settled[place] = Settled.STALE
         return settled
@@ -386,7 +393,7 @@ class RedisStore(Store):
 
         call = self._about(queue, "release", args, _whole)
         reply = await self._on_its_way(call)
-        await self._upkeep.move(call.number, reply[5])
+        await self._upkeep.carry_on(call.number, reply[5])
         if reply[0]:
             raise ReceiptStale if reply[0] == 1 else ReceiptGone
 
@@ -419,6 +426,18 @@ class RedisStore(Store):
 
     async def redrive(self, queue: str, limit: int) -> tuple[int, bool]:
         self.calls["redrive"] += 1
+        bites: list[int] = []
+        try:
+            return await self._redrive(queue, limit, bites)
+        except OutcomeUnknown:
+            raise
+        except StoreUnavailable:
+            if not any(bites):
+                raise
+            return sum(bites), False  # so many were moved before
+
+    async def _redrive(self, queue: str, limit: int, bites: list[int]) -> tuple[int, bool]:
+        """The same; how many were moved each time is put down in `bites`."""
         moved, elsewhere = 0, False
         number, of = 0, ""
         while moved < limit:  # a bite a call, so that others get their turn
@@ -428,7 +447,8 @@ class RedisStore(Store):
             else:
                 call = self._named("redrive", queue, [limit - moved, ""], _whole)
                 reply = await self._on_its_way(call)
-            await self._upkeep.move(call.number, reply[5])
+            await self._upkeep.carry_on(call.number, reply[5])
+            bites.append(reply[0][0])
             moved += reply[0][0]
             if reply[0][1]:
                 letters = (await self._administration.info(queue)).settings.dead_letter
@@ -556,12 +576,12 @@ class RedisStore(Store):
     async def add_key(self, key: Key) -> None:
         self.calls["add_key"] += 1
         await self._administration.keep("k", key.id, encode(key))
-        self._memory.keys[key.id] = key
+        self._memory.do(lambda: self._memory.keys.update({key.id: key}))
 
     async def remove_key(self, key_id: str) -> bool:
         self.calls["remove_key"] += 1
         removed = await self._administration.keep("k", key_id, b"")
-        self._memory.keys.pop(key_id, None)
+        self._memory.do(lambda: self._memory.keys.pop(key_id, None))
         return bool(removed)
 
     def keys(self) -> list[Key]:
@@ -572,7 +592,7 @@ class RedisStore(Store):
         number = await self._call("number", REGISTRY, ["next_runner"])
         added = msgspec.structs.replace(runner, number=number)
         await self._administration.keep("ru", str(number), encode(added))
-        self._memory.runners[number] = added
+        self._memory.do(lambda: self._memory.runners.update({number: added}))
         return added
 
     async def seen_runner(self, number: int, at: int) -> None:
@@ -580,12 +600,12 @@ class RedisStore(Store):
         known = self._memory.runners.get(number)
         if known is not None:
             seen = self._memory.runners[number] = msgspec.structs.replace(known, seen_at=at)
-            await self._administration.keep("ru", str(number), encode(seen), quietly=True)
+            await self._administration.keep("ru", str(number), encode(seen), "known")
 
     async def remove_runner(self, number: int) -> None:
         self.calls["remove_runner"] += 1
         await self._administration.keep("ru", str(number), b"")
-        self._memory.runners.pop(number, None)
+        self._memory.do(lambda: self._memory.runners.pop(number, None))
 
     def runners(self) -> list[Runner]:
         return list(self._memory.runners.values())

@@ -15,7 +15,7 @@ from typing import Any
 
 import structlog
 
-from windlass.errors import QueueNotFound
+from windlass.errors import QueueNotFound, StoreUnavailable
 from windlass.store.redis.administration import AWAY, Ask
 from windlass.store.redis.call import REGISTRY
 from windlass.store.redis.clock import ServerClock
@@ -29,6 +29,8 @@ _AT_ONCE = 64
 _MINE = 5_000
 """How long what a server took is its own, ms."""
 _SWEEP_EVERY = 60_000
+_TOO_LATE = 2
+"""What `arrive` answers where others may have finished that move since."""
 _LOOK_EVERY = 1_000
 """How often the registry is looked at for what other servers noted, ms."""
 
@@ -48,6 +50,8 @@ class Upkeep:
             await asyncio.gather(*map(self._resume, list(self._link.memory.claimed)))
         if await self._ask("claim_sweep", REGISTRY, [_SWEEP_EVERY]):
             await self.sweep()
+        if late := self._link.late_notes():
+            await self._ask("note_due", REGISTRY, late)
         found, noted, following, now = await self._ask("claim_due", REGISTRY, [_AT_ONCE, _MINE])
         if found:
             dues = await asyncio.gather(*(self._expire(int(number)) for number in found))
@@ -82,7 +86,14 @@ class Upkeep:
     async def move(self, source: int, moves: Sequence[Sequence[bytes]]) -> None:
         """Have messages arrive that left queue `source`."""
         if moves:
-            await asyncio.gather(*(self._move(source, member, packed) for member, packed in moves))
+            await asyncio.gather(*(self._move(source, *each) for each in moves))
+
+    async def carry_on(self, source: int, moves: Sequence[Sequence[bytes]]) -> None:
+        """The same behind a call that is done, whatever comes of this: others finish what fails."""
+        try:
+            await self.move(source, moves)
+        except StoreUnavailable as error:
+            log.warning("move_unfinished", queue=source, error=error.detail)
 
     async def move_on(self, source: int) -> None:
         """Finish the moves of a queue that somebody began."""
@@ -91,14 +102,16 @@ class Upkeep:
         except QueueNotFound:
             return
 
-    async def _move(self, source: int, member: bytes, packed: bytes) -> None:
+    async def _move(self, source: int, member: bytes, packed: bytes, looked_at: bytes) -> None:
         (size,) = struct.unpack_from(">I", packed)
         token, target, _, home, place, *_ = decode(packed[4 : 4 + size])
         name = place if home == target else f"{home}:{place}"
         try:
-            await self._ask("arrive", target, [packed, name])
+            reply = await self._ask("arrive", target, [packed, name, looked_at])
         except QueueNotFound:
-            await self._ask("comeback", source, [member])
+            await self._ask("comeback", source, [member, token])
+            return
+        if reply[0] == _TOO_LATE:
             return
         if home not in (source, target):
             await self._point(home, place, target)

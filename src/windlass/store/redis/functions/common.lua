@@ -18,7 +18,7 @@
 --   an   hash    Idempotency-Key -> answer; anx (zset): until when
 --   t    hash    messages in and out, by second
 --   v    hash    member -> one that leaves for another queue and has not arrived for certain
---   w    hash    token -> when such a one arrived here
+--   w    hash    token -> when such a one arrived here; wx (zset): those that have departed, until when they are known
 --   away hash    place -> number of the queue in which a message of this one is now
 --
 -- A blocked message is in none of r, l, y, z. A member is a message's place in the queue that it was sent to,
@@ -31,6 +31,7 @@ local MAX_BYTES = 16 * 1024 * 1024
 local FORGIVEN = 10
 local BITE = 256
 local ANSWER_KEPT = 24 * 3600 * 1000
+local LOOKED_AT, ARRIVAL_KEPT = 30 * 1000, 60 * 1000  -- see `arrive`
 local PAST_LIMIT, PAST_BEGINNING, PAST_LATEST = 4000, 4, 2000
 local READY, LEASED, DELAYED, DEAD, BLOCKED = 0, 1, 2, 3, 4
 
@@ -65,7 +66,7 @@ local function open(keys, args)
     cutoff = s[8] and s[8] ~= '' and now - tonumber(s[8]) or nil, retention = tonumber(s[8]),
     dedup = tonumber(s[9]), history = tonumber(s[10]), outcome = tonumber(s[11]), last = tonumber(s[12]),
     attended = tonumber(s[13]) or 0, name = s[14], dlname = s[15],
-    ready = 0, ended = {}, died = {}, moves = {}, left = {},
+    ready = 0, ended = {}, died = {}, moves = {}, carried = 0, left = {},
   }
 end
 
@@ -76,6 +77,9 @@ local function places(q, amount)
   call('HSET', q.b .. 's', 'last', text(q.last))
   return first
 end
+
+-- Something in it is due then: the registry has to know.
+local function falls_due(q, moment) if not q.due or moment < q.due then q.due = moment end end
 
 local function length(q) return call('HLEN', q.b .. 'm') end
 
@@ -94,7 +98,7 @@ local function first_score(q, key)
   return found[2] and tonumber(found[2]) or nil
 end
 
--- When something is next due, '' for never.
+-- When something is next due, nil for never.
 local function next_due(q)
   local due
   local function at(moment) if moment and (not due or moment < due) then due = moment end end
@@ -109,16 +113,16 @@ local function next_due(q)
     end
   end
   if call('EXISTS', q.b .. 'v') == 1 then at(q.now) end
-  return due and text(due) or ''
+  return due
 end
 
--- What a call comes to, behind its own answer: how many became ready, who ended, who died, what is next due, what
--- has to be moved on, whose pointers elsewhere lead nowhere now, how many are ready in all, and the time.
+-- What a call comes to, behind its own answer: how many became ready, who ended, who died, the first moment at which
+-- something is due that was not due before, what has to be moved on, whose pointers elsewhere lead nowhere now, how many are ready in all, and the time.
 local function close(q, answer)
   if q.attended > q.now and (q.ready > 0 or #q.ended > 0 or #q.died > 0) then
     call('SPUBLISH', q.b .. 'n', cmsgpack.pack({ q.server, q.number, q.ready, q.ended, q.died }))
   end
-  return { answer, q.ready, q.ended, q.died, next_due(q), q.moves, q.left, call('ZCARD', q.b .. 'r'), text(q.now) }
+  return { answer, q.ready, q.ended, q.died, q.due and text(q.due) or '', q.moves, q.left, call('ZCARD', q.b .. 'r'), text(q.now) }
 end
 
 local function in_pieces(list, size, use)
@@ -209,6 +213,7 @@ end
 local function make_ready(q, member, m)
   call('ZADD', q.b .. 'r', text(m.rank * RANK + m.place), member)
   q.ready = q.ready + 1
+  if q.retention then falls_due(q, m.at + q.retention) end
 end
 
 -- A message without delay comes in: it is ready, or blocked behind its group.
@@ -285,6 +290,7 @@ local function remember(q, member, m, d, how, outcome, holder, tell)
     call('ZADD', q.b .. 'u', 0, member)
   else
     call('ZADD', q.b .. 'ex', text(q.now + keep), member)
+    falls_due(q, q.now + keep)
   end
   return true
 end
@@ -313,6 +319,13 @@ local function is_over(q, m) return (m.expires > 0 and m.expires <= q.now) or (q
 
 -- ----------------------------------------------------------------------------------------------------- moves
 
+-- Whoever asked goes on with this move: what there is of it, and when that was looked at.
+local function moving(q, member, left)
+  q.carried = q.carried + #left
+  if #q.moves > 0 and q.carried > MAX_BYTES then return end  -- `expire` finds it
+  q.moves[#q.moves + 1] = { member, left, text(q.now) }
+end
+
 -- Leaving for another queue: invisible from now on, and kept until it has arrived for certain.
 local function leave(q, member, m, raw, d, place, target, kind)
   take_out(q, member, m, d, place)
@@ -322,7 +335,8 @@ local function leave(q, member, m, raw, d, place, target, kind)
                                  m.group or false, m.headers or false, m.expires, d or fresh() })
   call('HSET', q.b .. 'v', member, struct.pack('>I4', #packed) .. packed .. content_of(m, raw))
   if not home then call('HSET', q.b .. 'away', member, target) end
-  q.moves[#q.moves + 1] = { member, call('HGET', q.b .. 'v', member) }
+  moving(q, member, call('HGET', q.b .. 'v', member))
+  falls_due(q, q.now)
 end
 
 -- After its last delivery a message goes to the dead-letter queue, or stays as dead.
@@ -354,6 +368,7 @@ local function die(q, member, m, raw, d)
   d[D.claim] = claim
   keep_delivery(q, member, d)
   call('ZADD', q.b .. 'z', text(m.at), member)
+  if q.retention then falls_due(q, m.at + q.retention) end
   if claim then call('ZADD', q.b .. 'u', 0, member) end
 end
 
@@ -382,6 +397,7 @@ local function end_delivery(q, member, m, raw, d, how, delay, reason, counts, la
   if delay > 0 then
     d[D.state], d[D.due] = DELAYED, q.now + delay
     call('ZADD', q.b .. 'y', text(d[D.due]), member)
+    falls_due(q, d[D.due])
   else
     d[D.state], d[D.due] = READY, 0
     -- A dead letter may have come before it.

@@ -55,7 +55,9 @@ writers.expire = function(keys, args)
     call('ZREM', q.b .. 'anx', key)
   end)
   -- What left and did not arrive for certain: whoever asked goes on with it.
-  local left = call('HRANDFIELD', q.b .. 'v', 64, 'WITHVALUES')
-  for n = 1, #left, 2 do q.moves[#q.moves + 1] = { left[n], left[n + 1] } end
+  q.moves, q.carried = {}, 0
+  for _, member in ipairs(call('HRANDFIELD', q.b .. 'v', 64)) do moving(q, member, call('HGET', q.b .. 'v', member)) end
+  bite(q, 'wx', function(token) call('ZREM', q.b .. 'wx', token) end)
+  q.due = next_due(q)
   return close(q, q.full and 1 or 0)
 end

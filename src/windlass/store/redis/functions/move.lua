@@ -1,8 +1,11 @@
 -- A move between queues, which may lie on different servers: leave (`leave` in common.lua), arrive, depart, forget.
--- Whoever finds one that was cut in two goes on: arriving twice does nothing, and so does departing.
+-- Whoever finds one that was cut in two goes on: arriving twice does nothing, and so does departing. Somebody may
+-- have looked at it, and stood still while others finished it: an arrival is known for a while after that, and whoever
+-- looked longer ago has to look again.
 
 -- arrive: a message that left another queue comes in.
--- args: time, server, what `v` holds of it, the member that it is here
+-- args: time, server, what `v` holds of it, the member that it is here, when that was looked at
+-- answer: 1, 0 where it is known here, 2 where that was too long ago
 writers.arrive = function(keys, args)
   local q = open(keys, args)
   if not q then return NONE end
@@ -10,7 +13,8 @@ writers.arrive = function(keys, args)
   local left = cmsgpack.unpack(string.sub(args[3], 5, 4 + size))
   local content, member = string.sub(args[3], 5 + size), args[4]
   local token, kind, home, number, d = left[1], left[3], left[4], left[5], left[12]
-  if call('HSETNX', q.b .. 'w', token, text(q.now)) == 0 then return close(q, 0) end
+  if q.now - tonumber(args[5]) > LOOKED_AT then return close(q, 2) end
+  if call('ZSCORE', q.b .. 'wx', token) or call('HSETNX', q.b .. 'w', token, text(q.now)) == 0 then return close(q, 0) end
   if home == q.number then call('HDEL', q.b .. 'away', number) end
   local m = { at = left[6], place = left[7], rank = left[8], group = left[9] or nil, headers = left[10] or nil,
               expires = left[11] }
@@ -19,7 +23,10 @@ writers.arrive = function(keys, args)
     call('ZADD', q.b .. 'o', 0, letter_entry(m, member))
   else
     m.at, m.place = q.now, places(q, 1)
-    if m.expires > 0 then call('ZADD', q.b .. 'x', text(m.expires), member) end
+    if m.expires > 0 then
+      call('ZADD', q.b .. 'x', text(m.expires), member)
+      falls_due(q, m.expires)
+    end
   end
   call('HSET', q.b .. 'm', member, write(m, content))
   keep_delivery(q, member, d)
@@ -39,12 +46,12 @@ writers.depart = function(keys, args)
   return close(q, 0)
 end
 
--- forget: it has departed; nobody will let it arrive again.
+-- forget: it has departed; soon nobody can let it arrive again.
 -- args: time, server, token
 writers.forget = function(keys, args)
   local q = open(keys, args)
   if not q then return NONE end
-  call('HDEL', q.b .. 'w', args[3])
+  if call('HDEL', q.b .. 'w', args[3]) == 1 then call('ZADD', q.b .. 'wx', text(q.now + ARRIVAL_KEPT), args[3]) end
   return close(q, 0)
 end
 
@@ -58,7 +65,7 @@ writers.point = function(keys, args)
 end
 
 -- comeback: the queue that it left for is gone. A letter stays here as dead, a redriven one starts here anew.
--- args: time, server, member
+-- args: time, server, member, token
 writers.comeback = function(keys, args)
   local q = open(keys, args)
   if not q then return NONE end
@@ -67,6 +74,7 @@ writers.comeback = function(keys, args)
   if not packed then return close(q, 0) end
   local size = struct.unpack('>I4', packed)
   local left, content = cmsgpack.unpack(string.sub(packed, 5, 4 + size)), string.sub(packed, 5 + size)
+  if left[1] ~= args[4] then return close(q, 0) end
   local d = left[12]
   local m = { at = left[6], place = left[7], rank = left[8], group = left[9] or nil, headers = left[10] or nil,
               expires = left[11] }
@@ -78,7 +86,10 @@ writers.comeback = function(keys, args)
     call('HSET', q.b .. 'm', member, write(m, content))
   else
     m.at, m.place = q.now, places(q, 1)
-    if m.expires > 0 then call('ZADD', q.b .. 'x', text(m.expires), member) end
+    if m.expires > 0 then
+      call('ZADD', q.b .. 'x', text(m.expires), member)
+      falls_due(q, m.expires)
+    end
     call('HSET', q.b .. 'm', member, write(m, content))
     enter(q, member, m)
   end

@@ -6,13 +6,14 @@
 writers.configure = function(keys, args)
   local known = call('HGET', keys[1], 'json')
   if args[3] ~= '' and not known then return NONE end
-  if args[3] ~= '' and known ~= args[3] then return { 1 } end
+  if args[3] ~= '' and known ~= args[3] then return close(open(keys, args), 1) end
   local paused = call('HGET', keys[1], 'paused')
   call('HSET', keys[1], unpack(args, 4))
   call('HSETNX', keys[1], 'last', '0')
   call('HSETNX', keys[1], 'created', text(clock(args[1])))
   local q = open(keys, args)
   if paused == '1' and not q.paused then q.ready = call('ZCARD', q.b .. 'r') end  -- those who wait find what lay there
+  q.due = next_due(q)
   return close(q, 0)
 end
 
@@ -45,7 +46,7 @@ end
 writers.destroy = function(keys)
   local base = string.sub(keys[1], 1, -2)
   for _, key in ipairs(CONTENTS) do call('UNLINK', base .. key) end
-  for _, key in ipairs({ 's', 'e', 'ex', 'u', 'dd', 'ddx', 'an', 'anx', 't', 'v', 'w', 'away' }) do
+  for _, key in ipairs({ 's', 'e', 'ex', 'u', 'dd', 'ddx', 'an', 'anx', 't', 'v', 'w', 'wx', 'away' }) do
     call('UNLINK', base .. key)
   end
   return 0

@@ -1,87 +1,131 @@
 -- receive: the first ready messages, for many requests, in the order in which they came.
 -- args: time, server, then for each request: how many, lease in ms ('': none, '-1': the queue's), holder, claim ('': none)
 -- answer: for each request a list of {member, what never changes, delivery, deliveries, end of the lease};
---         `more` behind it: 1 where so many had run out that the rest has to be asked for anew
-local FEW, MOST_OVER = 64, 512
+--         behind all: 1 where so many had run out that requests which got nothing have to ask anew
+local FEW, MOST, MOST_OVER, GOOD = 32, 1000, 512, 4 * 1024 * 1024
 
-local function hand_out(q, member, m, raw, d, lease, holder, claim)
-  if not lease then
-    if q.history > 0 then
-      remember(q, member, m, d, 'received', nil, holder)
-    else
-      unpoint(q, member)
+-- Reads the front of the queue a piece at a time, and writes down what becomes of it a piece at a time.
+local function front(q, wanted)
+  local f = { at = 1, members = {}, raws = {}, ds = {}, wanted = wanted, piece = FEW }
+  local gone_ones, leased, ends, deliveries, claims = {}, {}, {}, {}, {}
+
+  function f.flush()
+    if #gone_ones > 0 then
+      in_pieces(gone_ones, 2000, function(...) call('ZREM', q.b .. 'r', ...) end)
+      in_pieces(gone_ones, 2000, function(...) call('HDEL', q.b .. 'm', ...) end)
+      gone_ones = {}
     end
-    take_out(q, member, m, d, READY)
-    gone(q, member)
-    return { member, raw, 0, (d and d[D.count] or 0) + 1, 0 }
+    if #leased > 0 then
+      in_pieces(leased, 2000, function(...) call('ZREM', q.b .. 'r', ...) end)
+      in_pieces(ends, 2000, function(...) call('ZADD', q.b .. 'l', ...) end)
+      in_pieces(deliveries, 2000, function(...) call('HSET', q.b .. 'd', ...) end)
+      leased, ends, deliveries = {}, {}, {}
+    end
+    if #claims > 0 then
+      in_pieces(claims, 2000, function(...) call('ZADD', q.b .. 'c', ...) end)
+      claims = {}
+    end
   end
+
+  -- The next member, what never changes of it and its deliveries; nil at the end.
+  function f.peek()
+    if f.at > #f.members then
+      f.flush()
+      f.at, f.raws, f.ds = 1, {}, {}
+      f.members = call('ZRANGE', q.b .. 'r', 0, math.min(f.wanted, f.piece) - 1)
+      if #f.members == 0 then return nil end
+      f.raws = call('HMGET', q.b .. 'm', unpack(f.members))
+      f.ds = call('HMGET', q.b .. 'd', unpack(f.members))
+      local size = 1
+      for _, raw in ipairs(f.raws) do size = size + #raw end
+      f.piece = math.max(1, math.min(MOST, math.floor(GOOD * #f.members / size)))
+    end
+    local packed = f.ds[f.at]
+    return f.members[f.at], f.raws[f.at], packed and cmsgpack.unpack(packed) or nil
+  end
+
+  function f.step() f.at = f.at + 1 end
+
+  -- What is ready has changed.
+  function f.anew() f.flush() f.members, f.at = {}, 1 end
+
+  function f.remove(member)
+    gone_ones[#gone_ones + 1] = member
+    gone(q, member)
+  end
+
+  function f.lease(member, due, d, claim)
+    leased[#leased + 1] = member
+    ends[#ends + 1], ends[#ends + 2] = due, member
+    deliveries[#deliveries + 1], deliveries[#deliveries + 2] = member, cmsgpack.pack(d)
+    if claim then claims[#claims + 1], claims[#claims + 2] = 0, claim_entry(d[D.holder], member) end
+  end
+
+  return f
+end
+
+local function lease_out(q, f, member, m, raw, d, lease, holder, claim)
   d = d or fresh()
   local due = q.now + (lease == -1 and q.lease or lease)
-  d[D.state], d[D.due], d[D.token], d[D.count], d[D.since], d[D.holder], d[D.claim], d[D.tentative], d[D.plain] =
-    LEASED, due, d[D.token] + 1, d[D.count] + 1, q.now, holder, claim or false, claim and true or false,
-    m.plain and q.history <= 0 or false
-  d[D.longest] = 0
-  call('ZREM', q.b .. 'r', member)
-  call('ZADD', q.b .. 'l', text(due), member)
-  if claim then call('ZADD', q.b .. 'c', 0, claim_entry(holder, member)) end
-  keep_delivery(q, member, d)
+  d[D.state], d[D.due], d[D.token], d[D.count], d[D.since], d[D.holder], d[D.claim], d[D.tentative] =
+    LEASED, due, d[D.token] + 1, d[D.count] + 1, q.now, holder, claim or false, claim and true or false
+  d[D.plain], d[D.longest] = m.plain and q.history <= 0 or false, 0
+  falls_due(q, due)
+  f.lease(member, text(due), d, claim)
   return { member, raw, d[D.token], d[D.count], text(due) }
 end
 
--- Plain messages that were never delivered leave all at once.
-local function take_plain(q, members, raws, taken)
-  in_pieces(members, 2000, function(...) call('ZREM', q.b .. 'r', ...) end)
-  in_pieces(members, 2000, function(...) call('HDEL', q.b .. 'm', ...) end)
-  for n, member in ipairs(members) do
-    gone(q, member)
-    taken[#taken + 1] = { member, raws[n], 0, 1, 0 }
+local function hand_over(q, f, member, m, raw, d, holder)
+  if m.plain and not d and q.history <= 0 then
+    f.remove(member)
+    return { member, raw, 0, 1, 0 }
   end
+  f.flush()
+  if not remember(q, member, m, d, 'received', nil, holder) then unpoint(q, member) end
+  take_out(q, member, m, d, READY)
+  gone(q, member)
+  if m.group then f.anew() end  -- the next of its group competes with the rest
+  return { member, raw, 0, (d and d[D.count] or 0) + 1, 0 }
 end
 
 writers.receive = function(keys, args)
   local q = open(keys, args)
   if not q then return NONE end
   if (first_score(q, 'l') or q.now + 1) <= q.now or (first_score(q, 'y') or q.now + 1) <= q.now then lapse(q) end
-  local answers, over, more, out = {}, 0, 0, 0
-  local simple = not q.paused and q.history <= 0 and not q.cutoff and call('EXISTS', q.b .. 'd') == 0
+  local answers, over, more, out, wanted = {}, 0, 0, 0, 0
+  for n = 3, #args, 4 do wanted = wanted + tonumber(args[n]) end
+  local f = front(q, wanted)
   for n = 3, #args, 4 do
     local limit, lease, holder, claim = tonumber(args[n]), tonumber(args[n + 1]), args[n + 2], args[n + 3]
     local taken, size = {}, 0
     if claim == '' then claim = nil end
     while not q.paused and #taken < limit and more == 0 do
-      local found = call('ZRANGE', q.b .. 'r', 0, math.min(limit - #taken, lease and 1000 or FEW) - 1)
-      if #found == 0 then break end
-      local raws = {}
-      in_pieces(found, 2000, function(...)
-        for _, raw in ipairs(call('HMGET', q.b .. 'm', ...)) do raws[#raws + 1] = raw end
-      end)
-      local full, members, plain = false, {}, {}
-      for i, member in ipairs(found) do
-        local raw = raws[i]
-        local m = read(raw, member)
-        if is_over(q, m) then
-          finish(q, member, m, delivery_of(q, member), 'expired', READY)
-          over = over + 1
+      local member, raw, d = f.peek()
+      if not member then break end
+      local m = read(raw, member)
+      if is_over(q, m) then
+        f.flush()
+        f.step()
+        finish(q, member, m, d, 'expired', READY)
+        if m.group then f.anew() end
+        over = over + 1
+        if over >= MOST_OVER and #taken == 0 then more = 1 end
+      else
+        size = size + m.size
+        if size > MAX_BYTES and #taken > 0 then break end
+        f.step()
+        f.wanted = f.wanted - 1
+        if lease then
+          taken[#taken + 1] = lease_out(q, f, member, m, raw, d, lease, holder, claim)
         else
-          size = size + m.size
-          if size > MAX_BYTES and (#taken > 0 or #members > 0) then full = true break end
-          if not lease and m.plain and simple then
-            members[#members + 1], plain[#plain + 1] = member, raw
-          else
-            take_plain(q, members, plain, taken)
-            members, plain = {}, {}
-            taken[#taken + 1] = hand_out(q, member, m, raw, delivery_of(q, member), lease, holder, claim)
-            if m.group and not lease then break end  -- the next of its group competes with the rest
-          end
+          taken[#taken + 1] = hand_over(q, f, member, m, raw, d, holder)
+          out = out + 1
         end
       end
-      take_plain(q, members, plain, taken)
-      if full then break end
-      if over >= MOST_OVER and #taken == 0 then more = 1 end
     end
-    if not lease then out = out + #taken end
     answers[#answers + 1] = taken
   end
+  f.flush()
   rate(q, 'o', out)
   local result = close(q, answers)
   result[#result + 1] = more

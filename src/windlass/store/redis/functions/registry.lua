@@ -3,7 +3,7 @@
 --   names  hash  name -> number       letters  hash  name -> name of its dead-letter queue
 --   k      hash  API keys             ru       hash  runners
 --   due    zset  number of a queue -> when something in it is due
---   duev   hash  number of a queue -> how often `due` was noted
+--   duev   hash  number of a queue -> which of all notes of `due` was its last
 --   gone   set   numbers of queues that are being deleted
 --   claimed  set  numbers of queues with claims, or with ends that somebody has to be told of
 --   s      hash  secret, version, next_queue, next_runner; `beat`: when a server was last seen to be there
@@ -75,16 +75,16 @@ writers.claim_sweep = function(keys, args)
 end
 
 -- register: a queue's name, for a number unless it has one. args: time, server, name, number, dead letter ('': none)
--- answer: its number, or 'noletter'
+-- answer: its number, or 'noletter'; and queues that are being deleted
 writers.register = function(keys, args)
   local base = registry(keys)
-  local known = call('HGET', base .. 'names', args[3])
-  if known then return known end
-  if args[5] ~= '' and call('HEXISTS', base .. 'names', args[5]) == 0 then return 'noletter' end
+  local known, deleted = call('HGET', base .. 'names', args[3]), call('SMEMBERS', base .. 'gone')
+  if known then return { known, deleted } end
+  if args[5] ~= '' and call('HEXISTS', base .. 'names', args[5]) == 0 then return { 'noletter', deleted } end
   call('HSET', base .. 'names', args[3], args[4])
   if args[5] ~= '' then call('HSET', base .. 'letters', args[3], args[5]) end
   changed(base)
-  return args[4]
+  return { args[4], deleted }
 end
 
 -- readdress: a queue's dead letter is another one. args: time, server, name, dead letter ('': none)
@@ -116,21 +116,24 @@ writers.unregister = function(keys, args)
   call('HDEL', base .. 'letters', args[3])
   call('SADD', base .. 'gone', number)
   call('ZREM', base .. 'due', number)
+  call('HDEL', base .. 'duev', number)
   changed(base)
   return { number }
 end
 
--- keep: something in a hash of the registry. args: time, server, hash, field, value ('': take it away)
+-- keep: something in a hash of the registry. args: time, server, hash, field, value ('': take it away), 'quietly':
+--       nobody is told, 'known': nor is it put where there is none
 -- answer: 1 where it was new or, taken away, there
 writers.keep = function(keys, args)
   local base = registry(keys)
   local result
+  if args[6] == 'known' and call('HEXISTS', base .. args[3], args[4]) == 0 then return 0 end
   if args[5] == '' then
     result = call('HDEL', base .. args[3], args[4])
   else
     result = call('HSET', base .. args[3], args[4], args[5])
   end
-  if args[6] ~= 'quietly' then changed(base) end
+  if args[6] == '' then changed(base) end
   return result
 end
 
@@ -145,7 +148,7 @@ end
 
 -- claim_due: queues in which something is due, for whoever asked; nobody else gets them for a while.
 -- args: time, server, how many, for how long (ms)
--- answer: their numbers, how often each was noted, and when the next is due ('': nothing is)
+-- answer: their numbers, the last note of each, and when the next is due ('': nothing is)
 writers.claim_due = function(keys, args)
   local base, now = registry(keys), clock(args[1])
   local found, noted = call('ZRANGEBYSCORE', base .. 'due', '-inf', text(now), 'LIMIT', 0, args[3]), {}
@@ -157,7 +160,7 @@ writers.claim_due = function(keys, args)
 end
 
 -- set_due: what came of claims. Where something was noted meanwhile, nothing is put off.
--- args: time, server, then for each: number, how often it was noted, when something is due ('': never)
+-- args: time, server, then for each: number, its last note then, when something is due ('': never)
 -- answer: when the next is due
 writers.set_due = function(keys, args)
   local base = registry(keys)
@@ -181,7 +184,7 @@ writers.note_due = function(keys, args)
   local base = registry(keys)
   for n = 3, #args, 2 do
     call('ZADD', base .. 'due', 'LT', args[n + 1], args[n])
-    call('HINCRBY', base .. 'duev', args[n], 1)
+    call('HSET', base .. 'duev', args[n], call('HINCRBY', keys[1], 'notes', 1))  -- never what it was before
   end
   return 0
 end

@@ -35,6 +35,7 @@ writers.send = function(keys, args)
     in_pieces(records, 2000, function(...) call('HSET', q.b .. 'm', ...) end)
     in_pieces(ready, 2000, function(...) call('ZADD', q.b .. 'r', ...) end)
     q.ready = #contents
+    if q.retention then falls_due(q, q.now + q.retention) end
     rate(q, 'i', #contents)
     for n = 1, requests do
       if type(answers[n]) == 'number' then answers[n] = text(first + answers[n]) end

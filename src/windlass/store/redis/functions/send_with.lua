@@ -49,17 +49,22 @@ writers.send_with = function(keys, args)
                   expires = ttl and q.now + ttl or 0 }
       next_place = next_place + 1
       call('HSET', q.b .. 'm', member, write(m, args[3 + 2 * n]))
-      if m.expires > 0 then call('ZADD', q.b .. 'x', text(m.expires), member) end
+      if m.expires > 0 then
+        call('ZADD', q.b .. 'x', text(m.expires), member)
+        falls_due(q, m.expires)
+      end
       if id and q.dedup > 0 then
         local untl = text(q.now + q.dedup)
         call('HSET', q.b .. 'dd', id, member .. ' ' .. untl)
         call('ZADD', q.b .. 'ddx', untl, id)
+        falls_due(q, q.now + q.dedup)
       end
       if delay > 0 then
         local d = fresh()
         d[D.state], d[D.due] = DELAYED, q.now + delay
         keep_delivery(q, member, d)
         call('ZADD', q.b .. 'y', text(d[D.due]), member)
+        falls_due(q, d[D.due])
         if m.group then call('ZADD', q.b .. 'g', 0, group_entry(m, member)) end
       else
         enter(q, member, m)
@@ -72,6 +77,7 @@ writers.send_with = function(keys, args)
     local untl = q.now + ANSWER_KEPT
     call('HSET', q.b .. 'an', key, cmsgpack.pack({ args[4], places_of, duplicates, untl }))
     call('ZADD', q.b .. 'anx', text(untl), key)
+    falls_due(q, untl)
   end
   return close(q, { 'sent', places_of, duplicates })
 end

@@ -20,18 +20,33 @@ end
 writers.acknowledge = function(keys, args)
   local q = open(keys, args)
   if not q then return NONE end
-  local answers, out = {}, 0
+  local answers, out, members, done, ended = {}, 0, {}, {}, {}
+  for n = 3, #args, 5 do members[#members + 1] = args[n] end
+  local packed = {}
+  in_pieces(members, 2000, function(...)
+    for _, each in ipairs(call('HMGET', q.b .. 'd', ...)) do packed[#packed + 1] = each end
+  end)
+
+  local function flush()
+    in_pieces(done, 2000, function(...) call('ZREM', q.b .. 'l', ...) end)
+    in_pieces(done, 2000, function(...) call('HDEL', q.b .. 'm', ...) end)
+    in_pieces(done, 2000, function(...) call('HDEL', q.b .. 'd', ...) end)
+    done = {}
+  end
+
   for n = 3, #args, 5 do
     local member, delivery, outcome, holder = args[n], tonumber(args[n + 1]), optional(args[n + 2]), optional(args[n + 3])
-    local tell, answer = args[n + 4] == '1', 1
-    local d = delivery_of(q, member)
-    if not d and call('HEXISTS', q.b .. 'm', member) == 0 then
+    local tell, answer, index = args[n + 4] == '1', 1, (n + 2) / 5
+    local d = not ended[member] and packed[index] and cmsgpack.unpack(packed[index]) or nil
+    if ended[member] then
+      flush()
+      answer = settled_before(q, member, delivery, holder)
+    elseif not d and call('HEXISTS', q.b .. 'm', member) == 0 then
       answer = settled_before(q, member, delivery, holder)
     elseif holds(q, d, delivery, holder) then
+      ended[member] = true
       if d[D.plain] and q.history <= 0 and not outcome and not tell then
-        call('ZREM', q.b .. 'l', member)
-        call('HDEL', q.b .. 'm', member)
-        call('HDEL', q.b .. 'd', member)
+        done[#done + 1] = member
         drop_claim(q, member, d)
         gone(q, member)
       else
@@ -41,6 +56,7 @@ writers.acknowledge = function(keys, args)
     end
     answers[#answers + 1] = answer
   end
+  flush()
   rate(q, 'o', out)
   return close(q, answers)
 end
@@ -63,6 +79,7 @@ writers.extend = function(keys, args)
       d[D.due], d[D.tentative], d[D.longest] = due, false, longest or d[D.longest]
       keep_delivery(q, member, d)
       call('ZADD', q.b .. 'l', text(due), member)
+      falls_due(q, due)
       answer = text(due)
     elseif not d and call('HEXISTS', q.b .. 'm', member) == 0 and call('HEXISTS', q.b .. 'away', member) == 0 then
       answer = -2
@@ -117,6 +134,7 @@ writers.told = function(keys, args)
     else
       call('ZADD', q.b .. 'ex', untl, member)
     end
+    falls_due(q, tonumber(untl))
   end
   return close(q, 0)
 end
@@ -135,6 +153,7 @@ writers.resume = function(keys, args)
       d[D.due] = due
       keep_delivery(q, member, d)
       call('ZADD', q.b .. 'l', text(d[D.due]), member)
+      falls_due(q, d[D.due])
     end
   end
   return close(q, 0)
