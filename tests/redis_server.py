@@ -16,6 +16,7 @@ from typing import Any, Self
 
 import redis
 
+from tests.guardian import guardian
 from tests.harness import free_port, until
 
 PATIENCE = 60.0
@@ -107,6 +108,7 @@ class RedisServer:
                 env=os.environ | self._environment,
                 start_new_session=True,  # with its children, which write files anew, it is one group
             )
+        guardian().guard(self._process.pid, self._base)
 
     def wait_until_ready(self) -> None:
         def ready() -> bool:
@@ -123,7 +125,9 @@ class RedisServer:
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
+            guardian().release(self._process.pid)
             self._process.wait(30)
+            self._process = None
 
     def wait(self, within: float = PATIENCE) -> int:
         """Its exit status, once it has ended by itself."""

@@ -321,7 +321,7 @@ class StoreTooNew(StartError):
 
 
 class JudgeElsewhere(StartError):
-    """The judge cannot be in this database."""
+    """The judge is elsewhere."""
 
     code = "judge_elsewhere"
 

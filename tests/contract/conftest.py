@@ -133,6 +133,9 @@ class OneRedis(Several):
         self._stores.append(RedisStore(parse(shared_redis().url), clock=self.clock))
         return self._stores[-1]
 
+    def attend_to_nothing(self) -> None:
+        """How long a server hears of a queue is counted by its loop: not known here."""
+
     def close(self) -> None:
         for store in self._stores:
             store.close()

@@ -70,6 +70,7 @@ class OneSQLite(Several):
         self.store = open_store(home, clock=clock, synchronous="off")
         self.views: list[View] = []
         self.turns: dict[str, float] = {}
+        self.settled: dict[str, str] = {}
 
     def open(self) -> Store:
         self.views.append(View(self))
@@ -192,6 +193,12 @@ class View(Store):
             return False
         self._several.turns[work] = now + seconds
         return True
+
+    def settle(self, name: str, value: str, *, anew: bool = False) -> str:
+        self.calls["settle"] += 1
+        if anew:
+            self._several.settled[name] = value
+        return self._several.settled.setdefault(name, value)
 
     def tell(self, topic: str, payload: bytes) -> None:
         self.calls["tell"] += 1

@@ -117,7 +117,7 @@ def test_the_document_names_the_routes_that_are_served_and_no_others(
     app.open()
     routers = (
         queue_admin.router(app.queues),
-        status_api.router(app.queues, app.catalogue, bool),
+        status_api.router(app.queues, app.catalogue, app.judge, bool),
         metrics_api.router(app.catalogue),
         catalogue_api.router(app.catalogue),
         judge_api.router(app.judge, lambda _: False, app.dispatch.views.watch),

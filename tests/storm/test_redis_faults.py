@@ -6,7 +6,9 @@ Clients meet 2xx, or 503 with Retry-After as long as it lasts, and service retur
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -165,6 +167,33 @@ def test_a_wire_that_refuses(tmp_path: Path, proxy: FaultProxy) -> None:
         proxy.heal()
 
     storm(fleet(tmp_path, proxy.url), harm, 10)
+
+
+@pytest.mark.parametrize("lost", ["notifications", "the connection"])
+def test_a_long_poll_whose_notification_is_lost(tmp_path: Path, redis: RedisServer, lost: str) -> None:
+    """It comes on another server, and is found all the same. Planted: no pulse."""
+    with (
+        FaultProxy(redis.port) as proxy,
+        ServerProcess(tmp_path / "one", "--store", proxy.url) as one,
+        ServerProcess(tmp_path / "other", "--store", redis.url) as other,
+        client(one, 90) as here,
+        client(other) as there,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        create(here)
+        took = []
+        for each in range(5):
+            if each == 1:  # from now on it listens
+                proxy.lose_notifications() if lost == "notifications" else proxy.stall(subscribers=True)
+            waiting = pool.submit(here.post, "/queues/q/receive", json={"wait": 60})
+            until(lambda: b"windlass:{1}:n" in redis.do("PUBSUB SHARDCHANNELS"), what="a server that listens")
+            assert here.get("/queues/q").status_code == 200  # and the request before it waits
+            began = time.monotonic()
+            assert send(there, each).status_code == 201
+            assert waiting.result().json()["content"] == each
+            took.append(time.monotonic() - began)
+        print(", ".join(f"{each:.2f} s" for each in took))
+        assert max(took) < 30
 
 
 # --- another master -----------------------------------------------------------------------------------

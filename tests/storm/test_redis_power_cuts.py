@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import random
@@ -17,6 +18,7 @@ import redis
 from tests.harness import until
 from tests.redis_server import RedisServer
 from tests.storm.disk import Disk, Kind
+from tests.storm.fleet import FaultStorm, Fleet, storm
 
 pytestmark = pytest.mark.storm
 
@@ -118,65 +120,21 @@ class Writer(threading.Thread):
                     push.answered = now
 
 
-class PowerStorm:
-    """A Redis on a disk that forgets, which loses power under load again and again."""
+class PowerRedis:
+    """A Redis on a disk that forgets what was not synced when the power is cut."""
 
-    def __init__(self, folder: Path, seed: int, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str) -> None:
         folder.mkdir()
         self.disk = Disk(folder / "disk")
-        self.rng = random.Random(seed)
-        self.seed = seed
-        self.ledger = Ledger()
         self.cuts = self.mended = self.rewritten = 0
         self.server = RedisServer(
             *arguments, folder=self.disk.root, environment=self.disk.environment(), start=False
         )
+        # Redis does not sync the name of the folder that its first start makes. That is over and on disk.
+        self.server.start()
+        self.server.stop()
 
-    def run(self, cuts: int) -> Ledger:
-        """Until so many cuts are over, or something is lost."""
-        try:
-            # Redis does not sync the name of the folder that its first start makes. That is over and on disk.
-            self.server.start()
-            self.server.stop()
-            while self.cuts < cuts and not self.ledger.lost:
-                self._live()
-                self._cut()
-            self._start()
-            self.ledger.check(self.server)
-        finally:
-            self.server.close()
-        print(
-            f"seed {self.seed}: {self.cuts} cuts, {self.ledger.answered} of {len(self.ledger.pushes)} "
-            f"values answered, {self.rewritten} times written anew, {self.mended} times mended"
-        )
-        return self.ledger
-
-    def _live(self) -> None:
-        """One life, from start to cut."""
-        self._start()
-        self.ledger.check(self.server)
-        if rewrite := self.rng.random() < 0.4:
-            self.server.do("BGREWRITEAOF")
-        control = self.disk.control
-        control.cut_at = control.operations + self.rng.randint(1, 60 if rewrite else 600)
-        writers = [
-            Writer(self.server, self.ledger, number, random.Random(self.rng.random()))
-            for number in range(WRITERS)
-        ]
-        for writer in writers:
-            writer.start()
-        self.server.wait()
-        for writer in writers:
-            writer.join(60)
-            assert not writer.is_alive()
-
-    def _cut(self) -> None:
-        self.server.stop()  # a child that writes the file anew
-        self.rewritten += any(kind is Kind.RENAME for kind, *_ in self.disk.records())
-        self.disk.cut(self.rng)
-        self.cuts += 1
-
-    def _start(self) -> None:
+    def start(self) -> None:
         """Start it, as an operator would where the file's end is blank and it refuses to."""
         self.disk.snapshot()
         before = len(self.server.log)
@@ -194,21 +152,85 @@ class PowerStorm:
         self.disk.snapshot()
         self.server.start()
 
+    def doom(self, rng: random.Random) -> None:
+        """Cut the power before one of the next changes, while the file is written anew perhaps."""
+        if rewrite := rng.random() < 0.4:
+            self.server.do("BGREWRITEAOF")
+        control = self.disk.control
+        control.cut_at = control.operations + rng.randint(1, 60 if rewrite else 600)
+
+    def cut(self, rng: random.Random) -> None:
+        """Wait until the power is cut; leave what a disk would have then."""
+        self.server.wait()
+        self.server.stop()  # a child that writes the file anew
+        self.rewritten += any(kind is Kind.RENAME for kind, *_ in self.disk.records())
+        self.disk.cut(rng)
+        self.cuts += 1
+
+    def __str__(self) -> str:
+        return f"{self.cuts} cuts, {self.rewritten} times written anew, {self.mended} times mended"
+
+
+def storm_of_writers(redis: PowerRedis, cuts: int) -> Ledger:
+    """Writers, and power cuts until so many are over or something is lost."""
+    seed = random.SystemRandom().randrange(2**32)
+    print(f"seed {seed}")
+    rng = random.Random(seed)
+    ledger = Ledger()
+    try:
+        while redis.cuts < cuts and not ledger.lost:
+            redis.start()
+            ledger.check(redis.server)
+            redis.doom(rng)
+            writers = [
+                Writer(redis.server, ledger, number, random.Random(rng.random())) for number in range(WRITERS)
+            ]
+            for writer in writers:
+                writer.start()
+            redis.cut(rng)
+            for writer in writers:
+                writer.join(60)
+                assert not writer.is_alive()
+        redis.start()
+        ledger.check(redis.server)
+    finally:
+        redis.server.close()
+    print(f"{redis}; {ledger.answered} of {len(ledger.pushes)} values answered")
+    return ledger
+
 
 @pytest.mark.timeout(1000)
 def test_everything_answered_survives_power_cuts(tmp_path: Path) -> None:
     """Planted: `appendfsync everysec`; `appendfsync no`; an fdatasync that the disk does not hear."""
-    storm = PowerStorm(tmp_path / "always", random.randrange(2**32))
-    ledger = storm.run(CUTS)
+    redis = PowerRedis(tmp_path / "always")
+    ledger = storm_of_writers(redis, CUTS)
     assert ledger.lost == []
     assert ledger.answered > 1_000
-    assert storm.rewritten > 0
+    assert redis.rewritten > 0
 
 
 @pytest.mark.timeout(1000)
 @pytest.mark.parametrize("setting", ["everysec", "no"])
 def test_without_syncing_at_once_answers_are_lost(tmp_path: Path, setting: str) -> None:
     """The storm can tell. Planted: a disk that forgets nothing."""
-    storm = PowerStorm(tmp_path / setting, random.randrange(2**32), "--appendfsync", setting)
-    assert storm.run(CUTS).lost != [], "no loss without syncing"
-    print(storm.ledger.lost[0])
+    lost = storm_of_writers(PowerRedis(tmp_path / setting, "--appendfsync", setting), CUTS).lost
+    assert lost != [], "no loss without syncing"
+    print(lost[0])
+
+
+@pytest.mark.timeout(1000)
+def test_every_promise_of_windlass_survives_power_cuts(tmp_path: Path) -> None:
+    """Two servers on a Redis that loses power. Planted: `everysec`."""
+    redis = PowerRedis(tmp_path / "redis")
+    redis.start()
+
+    async def harm(storm: FaultStorm) -> None:
+        await asyncio.to_thread(redis.doom, storm.rng)
+        await asyncio.to_thread(redis.cut, storm.rng)
+        await asyncio.to_thread(redis.start)
+
+    try:
+        storm(Fleet(tmp_path, "--store", redis.server.url, environments=[{}, {}]), harm, 12)
+    finally:
+        redis.server.close()
+    print(redis)

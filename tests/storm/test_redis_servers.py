@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+import socket
 import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 import redis
@@ -34,6 +39,28 @@ def test_a_start_that_fails_says_why() -> None:
     """Fails when it is waited for, or when its folder stays."""
     with pytest.raises(AssertionError, match="no-such-option"):
         RedisServer("--no-such-option", "1")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_it_does_not_outlive_its_tests(number: signal.Signals) -> None:
+    """Not even when they are killed. Fails without a guardian."""
+    program = "from tests.redis_server import RedisServer\n"
+    program += "import os\nserver = RedisServer()\nprint(server.port, server.folder, flush=True)\ninput()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as tests:
+        assert tests.stdout is not None
+        port, folder = tests.stdout.readline().split()
+        tests.send_signal(number)
+        tests.wait(60)
+    until(lambda: not listens(int(port)), what="the end of its server")
+    until(lambda: not Path(folder).exists(), what="the end of its folder")
+
+
+def listens(port: int) -> bool:
+    with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), 60):
+        return True
+    return False
 
 
 def test_harm_and_its_end() -> None:

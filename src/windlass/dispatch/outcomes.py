@@ -1,7 +1,8 @@
 """Telling whoever a job was done for what became of it: at least once, until they have confirmed it.
 
 The store keeps each end until then; a crash at any point is followed by another telling. Of several servers
-the one that made an end tells of it; what it leaves untold, one of them finds, whose turn it is to look.
+the one that made an end tells of it; what it leaves untold, one of them finds, whose turn it is to look. A
+server that has none to tell says so to the others, and leaves the ends of jobs that were done for somebody.
 """
 
 from __future__ import annotations
@@ -39,6 +40,7 @@ _MOST_LEFT = 1_000
 _AT_ONCE = 16
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
+_LEFT_TO_OTHERS = "outcomes.left"
 
 Listener = Callable[[str, str, int, dict[str, Any]], Awaitable[None]]
 """(job id, owner, generation, outcome). Its return confirms; what it raises is tried again.
@@ -62,11 +64,23 @@ class Outcomes:
         """True for tests whose time stands still: what others left is told without waiting for them."""
         self._failed_kept = failed_kept
         self._listener: Listener | None = None
+        self._elsewhere = False
         self._background = Background(self._run, "windlass-outcomes")
 
     def listen(self, listener: Listener) -> None:
         """Whom to tell."""
         self._listener = listener
+        self._store.hear(_LEFT_TO_OTHERS, self._left)
+
+    def leave_to_others(self) -> None:
+        """Whoever is to be told is known to other servers: nothing of theirs is confirmed here."""
+        self._elsewhere = True
+
+    def _left(self, payload: bytes) -> None:
+        try:
+            self.wake(msgspec.msgpack.decode(payload, type=int))
+        except msgspec.DecodeError:  # of another version
+            return
 
     def wake(self, *numbers: int) -> None:
         """Something ended: these, by what this server did."""
@@ -99,7 +113,8 @@ class Outcomes:
             pause = _FIRST_PAUSE
             if not ends and not self._ours:
                 left = self._next_look - asyncio.get_running_loop().time()
-                await self._background.rest(max(0, left) if self._store.shared else None)
+                looks = self._store.shared and not self._elsewhere
+                await self._background.rest(max(0, left) if looks else None)
 
     async def _next(self) -> list[End]:
         """Some that are to be told of now."""
@@ -107,7 +122,7 @@ class Outcomes:
             return await self._store.untold(_AT_ONCE)
         loop = asyncio.get_running_loop()
         look, left = (0.0, 0.0) if self.at_once else (LOOK, LEFT)
-        if loop.time() >= self._next_look:
+        if not self._elsewhere and loop.time() >= self._next_look:
             self._next_look = loop.time() + look * random.uniform(0.75, 1.25)
             if await self._store.turn("outcomes", look / 2):
                 before = self._clock.now() - round(left * 1000)
@@ -136,6 +151,11 @@ class Outcomes:
             log.exception("outcome_unreadable", job=end.number)
             owner, generation, known = "", 0, True
             outcome = {"failed": "The job's record cannot be read.", "attempts": end.life.events}
+        if known and self._elsewhere:
+            self._ours.pop(end.number, None)
+            # Where this gets lost they find the end themselves, some seconds later.
+            self._store.tell(_LEFT_TO_OTHERS, msgspec.msgpack.encode(end.number))
+            return
         if known and self._listener is not None:
             await self._listener(self._ids.numbered(JOB, end.number), owner, generation, outcome)
         died = end.outcome is None

@@ -7,6 +7,7 @@ message's lease, and what the runner brings is the outcome of its acknowledgemen
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
 from collections import Counter
@@ -114,12 +115,19 @@ class Dispatch:
         self._swept = time.monotonic()
         self._loading = asyncio.Lock()
         self._loaded = False
+        self._commands_only = False
         self._pulse = Pulse(self._waited_for, self._look, "windlass-next-jobs")
         self._following = Background(self._follow, "windlass-job-queues")
         queues.registry.listen(self._following.wake)
         self._store.listen(self._changed)
 
     # --- life -----------------------------------------------------------------------------------------
+
+    def leave_owned(self) -> None:
+        """Whoever owns jobs is known to other servers: those are given to no runner here, and their ends are
+        left to be told there."""
+        self._commands_only = True
+        self.outcomes.leave_to_others()
 
     async def load(self) -> None:
         """Find what an earlier process left. Everything else calls this first; it does its work once."""
@@ -318,7 +326,7 @@ class Dispatch:
         found: list[Delivery] = []
         for holding in self._holdings.unconfirmed(runner.id, claim, time.monotonic(), self._clock.now()):
             job = await self._holdings.job_of(holding)
-            if job is not None:
+            if job is not None and not self._is_left(job):
                 holding.offered = time.monotonic()
                 holding.claim = claim or holding.claim
                 found.append(Delivery(self._ids.numbered(JOB, holding.number), job))
@@ -341,10 +349,26 @@ class Dispatch:
                 others = self._lines.waiting(key) > 1
                 if ready or others or not self._store.shared:
                     share = max(1, min(limit, -(-ready // max(1, self._lines.waiting(key)))))
+            if self._commands_only:
+                share = await self._unowned(queue, share)
+                if not share:
+                    continue
             got = await self._store.receive(queue, share, self._lease, runner.id, caller, claim)
             if got:
                 return got
         return []
+
+    def _is_left(self, job: Job) -> bool:
+        return self._commands_only and bool(job.owner)
+
+    async def _unowned(self, queue: str, limit: int) -> int:
+        """How many of a queue's next jobs, up to `limit`, may be given here. The first that may not is in the
+        way of those behind it, until another server has given it."""
+        for count, message in enumerate(await self._store.peek(queue, limit)):
+            with contextlib.suppress(msgspec.DecodeError):
+                if self._is_left(decode_job(message.content)):
+                    return count
+        return limit
 
     async def _deliver(self, runner: Runner, claim: str, message: Message) -> Delivery | None:
         queue = await self._job_queues.name_of(message.queue)
@@ -355,6 +379,11 @@ class Dispatch:
             log.exception("job_unreadable", job=message.number)
             await self._store.release(
                 queue, message.number, message.delivery, reason=f"unreadable: {error}", last=True
+            )
+            return None
+        if self._is_left(job):  # another took what was in front of it meanwhile
+            await self._store.release(
+                queue, message.number, message.delivery, reason="its judge is elsewhere", counts=False
             )
             return None
         self._holdings.add(

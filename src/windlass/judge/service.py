@@ -24,7 +24,16 @@ from windlass.judge.stored_files import StoredFiles
 from windlass.judge.stranded import Stranded
 from windlass.judge.submissions import Submissions
 from windlass.judge.sweeper import COLLECTION, Sweeper
-from windlass.judge.tables import SCHEMA, installation, migrate, now, problems, submissions, versions
+from windlass.judge.tables import (
+    SCHEMA,
+    installation,
+    mark_of,
+    migrate,
+    now,
+    problems,
+    submissions,
+    versions,
+)
 from windlass.queues.watching import Watches
 
 DATABASE = "judge.db"
@@ -42,6 +51,8 @@ class Judge:
     ) -> None:
         """`shared`: other servers may have the same judge open."""
         self.files = files
+        self.elsewhere: str | None = None
+        """Why it is off, where the installation has another judge: it does nothing then."""
         self.watches = Watches()
         self._database = database
         self._shared = shared
@@ -95,8 +106,15 @@ class Judge:
             raise
 
     def start(self) -> None:
-        """Run the sweeper on this loop."""
-        self.sweeper.start()
+        """Run the sweeper on this loop, unless it is off."""
+        if self.elsewhere is None:
+            self.sweeper.start()
+
+    def mark(self) -> str:
+        """Which judge this is, wherever its database is moved to. Raises StoreUnavailable; blocks."""
+        mark = self._database.look(mark_of)
+        assert mark is not None, "it was written when the database was opened"
+        return mark
 
     async def stop(self) -> None:
         """Let everybody who waits go, and end the sweeper."""

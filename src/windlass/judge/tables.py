@@ -12,6 +12,7 @@ each wait for the other.
 
 from __future__ import annotations
 
+import secrets
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,8 @@ installation = Table(
     Column("mark", String(32), nullable=False),
     Column("collected_at", BigInteger, nullable=False),
 )
-"""Where several servers may have it: whose judge this is, by a MAC under the secret that its ids are signed
-with, and when files were collected last. Times that several servers go by are the database's: see `now`."""
+"""Which judge this is. Where several servers may have it: whose, by a MAC under the secret that its ids are
+signed with; else by chance. And when files were collected last, by several servers: see `now`."""
 
 problems = Table(
     "problems",
@@ -201,6 +202,8 @@ def migrate(connection: Connection, mark: str = "") -> None:
     migrations.lock(connection)
     if connection.dialect.name != "postgresql":
         migrations.migrate(connection, TABLES)
+        if mark_of(connection) is None:
+            connection.execute(insert(installation).values(id=1, mark=secrets.token_hex(16), collected_at=0))
         return
     try:
         if not inspect(connection).has_schema(SCHEMA):  # to ask for one that is there takes the same right
@@ -213,7 +216,7 @@ def migrate(connection: Connection, mark: str = "") -> None:
             f"The judge cannot have its tables in this database: {str(error.orig).splitlines()[0]}. Have its"
             f" owner run: CREATE SCHEMA {SCHEMA} AUTHORIZATION the_user_that_windlass_is;"
         ) from error
-    owner = connection.execute(select(installation.c.mark)).scalar()
+    owner = mark_of(connection)
     if owner is None:
         connection.execute(insert(installation).values(id=1, mark=mark, collected_at=0))
     elif owner != mark:
@@ -221,6 +224,11 @@ def migrate(connection: Connection, mark: str = "") -> None:
             "The judge in this database is another installation's: its ids are signed under another secret."
             " Servers that share a judge share their queues, too."
         )
+
+
+def mark_of(connection: Connection) -> str | None:
+    """Which judge this is, None for one that nobody has opened."""
+    return connection.execute(select(installation.c.mark)).scalar()
 
 
 def now(connection: Connection) -> int:

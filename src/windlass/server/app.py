@@ -24,6 +24,7 @@ from windlass.dispatch.service import Timing
 from windlass.errors import (
     BadRequest,
     Invalid,
+    JudgeElsewhere,
     MethodNotAllowed,
     NotFound,
     QueueNotFound,
@@ -166,8 +167,11 @@ class Windlass:
         except BaseException:
             self.store.close()
             raise
-        self.dispatch.outcomes.listen(self.judge.project)
-        self.dispatch.leases.on_start(self.judge.started)
+        if self.judge.elsewhere is None:
+            self.dispatch.outcomes.listen(self.judge.project)
+            self.dispatch.leases.on_start(self.judge.started)
+        else:
+            self.dispatch.leave_owned()
         self.behind = Behind(self.queues, self.door, self.dispatch.runners)
         self.lane = Lane(
             self.door,
@@ -263,6 +267,8 @@ class Windlass:
         path = scope["path"]
         if path not in _OPEN_PATHS and not path.startswith("/docs/"):
             scope["windlass.principal"] = await self._principal(scope)
+        if self.judge.elsewhere is not None and judge_api.is_of_judge(path):
+            raise JudgeElsewhere(self.judge.elsewhere)
         upload = self._upload_limit(scope)
         read = None
         if upload is not None:
@@ -384,6 +390,8 @@ def _ordinary(
         return True
 
     async def source_of(submission_id: str) -> bytes:
+        if judge.elsewhere is not None:
+            raise JudgeElsewhere(judge.elsewhere)
         _, file = await judge.submissions.open_source(submission_id)
         with file:
             return await asyncio.to_thread(file.read)
@@ -398,7 +406,7 @@ def _ordinary(
         generate_unique_id_function=lambda route: route.name,
     )
     api.include_router(queue_admin.router(queues))
-    api.include_router(status_api.router(queues, catalogue, draining))
+    api.include_router(status_api.router(queues, catalogue, judge, draining))
     api.include_router(metrics_api.router(catalogue))
     api.include_router(catalogue_api.router(catalogue, read_only=settings.products_read_only))
     api.include_router(judge_api.router(judge, may_read_problem, dispatch.views.watch))

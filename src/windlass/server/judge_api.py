@@ -89,6 +89,11 @@ def upload_limit(method: str, path: str, content_type: bytes) -> int | None:
     return None
 
 
+def is_of_judge(path: str) -> bool:
+    """True for all that only the judge can answer."""
+    return path.split("/", 2)[1] in ("problems", "submissions")
+
+
 def may_be_a_runner(method: str, path: str) -> bool:
     """True for the routes that ask `may_read_problem`, so that no API key is needed to come so far."""
     return method == "GET" and _READ_BY_RUNNERS.fullmatch(path) is not None

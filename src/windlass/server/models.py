@@ -131,6 +131,7 @@ class Status(BaseModel):
     states: dict[str, int]
     waiting: int = Field(description="Long polls that wait now.")
     durability: dict[str, Any] = Field(description="What an acknowledged message survives, and why.")
+    judge: str = Field(description="`here`, or where submissions and problems are instead.")
     store_calls: dict[str, int] = Field(description="Calls of each store verb since the start.")
     detail: str | None = None
 

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Depends, Response
 from windlass import __version__
 from windlass.catalogue.service import Catalogue
 from windlass.errors import StoreUnavailable
+from windlass.judge.service import Judge
 from windlass.message import State
 from windlass.queues import Queues
 from windlass.server.models import Health, Status
@@ -23,7 +24,7 @@ _PATIENCE = 5
 """Seconds that the store has to answer, and the database."""
 
 
-def router(queues: Queues, catalogue: Catalogue, draining: Callable[[], bool]) -> APIRouter:
+def router(queues: Queues, catalogue: Catalogue, judge: Judge, draining: Callable[[], bool]) -> APIRouter:
     """The routes, bound to their services; `draining`: whether the server was told to stop."""
     api = APIRouter(tags=["status"], dependencies=[Depends(no_other_parameters)])
     started = time.monotonic()
@@ -48,6 +49,7 @@ def router(queues: Queues, catalogue: Catalogue, draining: Callable[[], bool]) -
             states={state.name.lower(): states[state] for state in State},
             waiting=len(queues.lines),
             durability=store.durability(),
+            judge="here" if judge.elsewhere is None else judge.elsewhere,
             store_calls=calls,
             detail=reason,
         )

@@ -189,6 +189,11 @@ class Store(ABC):
         """
         return True
 
+    def settle(self, name: str, value: str, *, anew: bool = False) -> str:  # noqa: ARG002
+        """What all servers go by under a name: the first value that any of them gave, for good, or (`anew`)
+        this one from now on. Blocks."""
+        return value
+
     def tell(self, topic: str, payload: bytes) -> None:  # noqa: ARG002
         """Let all other servers know something, soon, at most once. Nothing is kept, and no failure told."""
         return

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from tests.judging import Bench, FakeDispatch
+from tests.judging import Bench, FakeDispatch, once
 from tests.postgresql import PostgreSQL
 from windlass.clock import ManualClock
-from windlass.errors import JudgeElsewhere, StartError
+from windlass.errors import JudgeElsewhere, StartError, StoreUnavailable
 from windlass.ids import Ids
 from windlass.judge.service import DATABASE, Judge
 from windlass.server.judge_setup import open_judge
@@ -26,12 +25,30 @@ def url(postgresql: PostgreSQL) -> str:
     return postgresql.database()
 
 
+class Kept:
+    """What is asked of a store. One that is shared remembers the judge for all servers."""
+
+    def __init__(self, *, shared: bool) -> None:
+        self.shared = shared
+        self.settled: dict[str, str] = {}
+
+    def settle(self, name: str, value: str, *, anew: bool = False) -> str:
+        if anew or not self.shared:
+            self.settled[name] = value
+        return self.settled.setdefault(name, value)
+
+
 @contextmanager
 def opened(
-    folder: Path, *, shared: bool = False, secret: bytes = b"k" * 32, **settings: Any
+    folder: Path,
+    *,
+    shared: bool = False,
+    secret: bytes = b"k" * 32,
+    kept: Kept | None = None,
+    **settings: Any,
 ) -> Iterator[Judge]:
     folder.mkdir(exist_ok=True)
-    store = cast(Store, SimpleNamespace(shared=shared))
+    store = cast(Store, kept or Kept(shared=shared))
     wanted = Settings(data_dir=folder, synchronous="off", **settings)
     judge = open_judge(wanted, store, Ids(secret), ManualClock(), FakeDispatch())
     yield judge
@@ -110,3 +127,60 @@ def test_a_database_that_is_away_at_the_start_ends_it(tmp_path: Path, postgresql
         pass
     assert not isinstance(told.value, JudgeElsewhere)
     assert [*(tmp_path / "data").iterdir()] == []
+
+
+def test_the_first_of_several_servers_has_the_judge(tmp_path: Path) -> None:
+    """Planted defects: each has one; or which judge it is is another with each start."""
+    kept = Kept(shared=True)
+    for _ in range(2):
+        for name, on in (("one", True), ("two", False)):
+            with opened(tmp_path / name, kept=kept) as judge:
+                assert (judge.elsewhere is None) == on
+    (tmp_path / "one").rename(tmp_path / "moved")
+    with opened(tmp_path / "moved", kept=kept) as judge:
+        assert judge.elsewhere is None
+
+
+def test_one_in_postgresql_takes_the_place_of_others(url: str, tmp_path: Path) -> None:
+    """Planted defects: it is off after a server was alone once; or one without a database has a judge beside
+    it."""
+    kept = Kept(shared=True)
+    with opened(tmp_path / "one", kept=kept) as judge:
+        assert judge.elsewhere is None
+    for name in ("one", "two"):
+        with opened(tmp_path / name, kept=kept, database=url) as judge:
+            assert in_database(judge)
+            assert judge.elsewhere is None
+    with opened(tmp_path / "one", kept=kept) as judge:
+        assert judge.elsewhere is not None
+
+
+def test_a_store_that_does_not_tell_ends_the_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted defect: a judge without the store's word."""
+
+    def away(*_: object, **__: object) -> str:
+        raise StoreUnavailable
+
+    monkeypatch.setattr(Kept, "settle", away)
+    with pytest.raises(StoreUnavailable), opened(tmp_path / "one", shared=True):
+        pass
+
+
+def test_one_that_is_off_sends_nothing(tmp_path: Path) -> None:
+    """Planted defect: its sweeper goes on, with jobs that are those of the other's submissions."""
+    with Bench(tmp_path / "one") as bench:
+        bench.problem()
+        bench.dispatch.before = once("submit", ZeroDivisionError())
+        with pytest.raises(ZeroDivisionError):
+            bench.submit()
+        bench.run(bench.judge.sweeper.stop())
+        sent = len(bench.dispatch.calls)
+        bench.judge.elsewhere = "there"
+
+        async def start() -> None:
+            bench.judge.start()
+            assert bench.judge.sweeper._background._task is None
+
+        bench.run(start())
+        bench.sweep()
+        assert len(bench.dispatch.calls) > sent  # there was something to send

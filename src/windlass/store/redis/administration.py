@@ -61,7 +61,7 @@ class Administration:
         """Read the registry; the installation's secret, made where there is none. Blocks."""
         self._refuse_unfinished()
         secret: bytes = self._now("found", REGISTRY, secrets.token_bytes(32))
-        self._read(self._now("all", REGISTRY))
+        self._read(self._memory.mark(), self._now("all", REGISTRY))
         if self._now("beat", REGISTRY) > AWAY:
             for number in self._memory.claimed:
                 with contextlib.suppress(QueueNotFound):
@@ -92,23 +92,23 @@ class Administration:
         except redis.RedisError as error:
             raise unavailable(error) from error
 
-    def _read(self, reply: Sequence[Any]) -> None:
+    def _read(self, since: int, reply: Sequence[Any]) -> None:
         version, names, keys, runners, claimed, _ = reply
-        self._memory.read(int(version), _pairs(names), _pairs(keys), _pairs(runners))
+        self._memory.read(since, int(version), _pairs(names), _pairs(keys), _pairs(runners))
         self._memory.claimed |= {int(number) for number in claimed}
 
     async def refresh(self) -> bool:
         """Read what others have changed since the last time; True where there was something."""
         if int(await self._ask("version", REGISTRY, [])) == self._memory.version:
             return False
-        self._read(await self._ask("all", REGISTRY, []))
+        self._read(self._memory.mark(), await self._ask("all", REGISTRY, []))
         return True
 
     def refresh_now(self) -> bool:
         """The same, without an event loop; True where there was something. Blocks."""
         if int(self._now("version", REGISTRY)) == self._memory.version:
             return False
-        self._read(self._now("all", REGISTRY))
+        self._read(self._memory.mark(), self._now("all", REGISTRY))
         return True
 
     # --- queues -----------------------------------------------------------------------------------
@@ -272,6 +272,11 @@ class Administration:
         """`known`: only where there is one, and nobody is told."""
         kept: int = await self._ask("keep", REGISTRY, [kind, name, value, how])
         return kept
+
+    def settle(self, name: str, value: str, *, anew: bool) -> str:
+        """What is kept under a name: what was there, or (`anew`) the value. Blocks."""
+        settled: bytes = self._now("settle", REGISTRY, name, value, "anew" if anew else "")
+        return settled.decode()
 
     async def touch(self) -> None:
         """Write something. Raises StoreUnavailable, also while the servers give less than was asked."""

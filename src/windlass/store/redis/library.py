@@ -1,8 +1,7 @@
 """The verbs as Redis runs them: functions in Lua, in files of their own, loaded as one library.
 
 The library's name carries a digest of its text. Two versions of Windlass on one Redis have a library each, so
-a rolling restart mixes nothing up; what no server uses any more is taken away by `windlass store tidy`'s
-reader, who finds it with FUNCTION LIST.
+a rolling restart mixes nothing up.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ from importlib.resources import files
 import redis
 
 _PARTS = (
-    "common", "lapse", "send", "send_with", "receive", "settle", "move", "expire", "look", "page",
-    "queue", "registry",
+    "common", "lapse", "send", "send_with", "receive", "acknowledge", "extend", "release", "cancel", "told",
+    "resume", "move", "redrive", "expire", "stats", "find", "peek", "oldest", "held", "untold", "page",
+    "configure", "attend", "purge", "registry",
 )  # fmt: skip
 _FILLS = frozenset({"send", "send_with", "arrive", "configure", "register", "found"})
 """What fills a queue, and so stops when Redis has no memory left. All else goes on."""

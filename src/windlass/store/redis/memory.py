@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
 
 import msgspec
 
@@ -14,6 +16,10 @@ from windlass.store.base import Key, Runner
 encode = msgspec.msgpack.Encoder().encode
 _decode_key = msgspec.msgpack.Decoder(Key).decode
 decode_runner = msgspec.msgpack.Decoder(Runner).decode
+
+
+_REMEMBERED = 10_000
+"""Changes made here while the registry is read, at most."""
 
 
 class Memory:
@@ -31,41 +37,64 @@ class Memory:
         self.claimed: set[int] = set()
         """Queues in which there were claims, or ends that somebody has to be told of."""
         self._lock = threading.Lock()
+        self._done = 0
+        self._own: deque[tuple[int, Callable[[], object]]] = deque(maxlen=_REMEMBERED)
+        """What was done here last, and its number."""
         self._sorted: list[str] | None = None
+
+    def mark(self) -> int:
+        """For whoever reads the registry now: what is done here from now on, that may not show."""
+        return self._done
 
     def read(
         self,
+        since: int,
         version: int,
         names: Mapping[bytes, bytes],
         keys: Mapping[bytes, bytes],
         runners: Mapping[bytes, bytes],
     ) -> None:
-        """Take what the registry holds."""
+        """Take what the registry held after the mark `since`, and what was done here meanwhile."""
         with self._lock:
+            if version < self.version:
+                return  # another read was faster, and saw more
             self.version = version
             self.numbers = {name.decode(): int(number) for name, number in names.items()}
             self.names = {number: name for name, number in self.numbers.items()}
             self.keys = {key_id.decode(): _decode_key(packed) for key_id, packed in keys.items()}
             self.runners = {int(number): decode_runner(packed) for number, packed in runners.items()}
+            for done, change in self._own:
+                if done > since:
+                    change()
+            self._sorted = None
+
+    def do(self, change: Callable[[], object]) -> None:
+        """Note a change that was made here, in this object's dictionaries."""
+        with self._lock:
+            self._done += 1
+            self._own.append((self._done, change))
+            change()
             self._sorted = None
 
     def put(self, name: str, number: int) -> None:
-        with self._lock:
-            former = self.numbers.get(name)
-            if former is not None:
-                self.names.pop(former, None)
-            self.numbers[name] = number
-            self.names[number] = name
-            self._sorted = None
+        self.do(partial(self._put, name, number))
+
+    def _put(self, name: str, number: int) -> None:
+        former = self.numbers.get(name)
+        if former is not None:
+            self.names.pop(former, None)
+        self.numbers[name] = number
+        self.names[number] = name
 
     def remove(self, name: str) -> None:
-        with self._lock:
-            number = self.numbers.pop(name, None)
-            if number is not None:
-                self.names.pop(number, None)
-                self.ready.pop(number, None)
-                self.claimed.discard(number)
-            self._sorted = None
+        self.do(partial(self._remove, name, self.numbers.get(name)))
+
+    def _remove(self, name: str, number: int | None) -> None:
+        if number is not None and self.numbers.get(name) == number:
+            del self.numbers[name]
+            self.names.pop(number, None)
+            self.ready.pop(number, None)
+            self.claimed.discard(number)
 
     def number(self, name: str) -> int:
         """Raises QueueNotFound."""

@@ -200,6 +200,10 @@ class RedisStore(Store):
         self.calls["turn"] += 1
         return bool(await self._call("turn", REGISTRY, [work, round(seconds * 1000)]))
 
+    def settle(self, name: str, value: str, *, anew: bool = False) -> str:
+        self.calls["settle"] += 1
+        return self._administration.settle(name, value, anew=anew)
+
     def tell(self, topic: str, payload: bytes) -> None:
         self._link.send_quietly("tell", REGISTRY, [topic, payload])
 
@@ -576,12 +580,12 @@ class RedisStore(Store):
     async def add_key(self, key: Key) -> None:
         self.calls["add_key"] += 1
         await self._administration.keep("k", key.id, encode(key))
-        self._memory.keys[key.id] = key
+        self._memory.do(lambda: self._memory.keys.update({key.id: key}))
 
     async def remove_key(self, key_id: str) -> bool:
         self.calls["remove_key"] += 1
         removed = await self._administration.keep("k", key_id, b"")
-        self._memory.keys.pop(key_id, None)
+        self._memory.do(lambda: self._memory.keys.pop(key_id, None))
         return bool(removed)
 
     def keys(self) -> list[Key]:
@@ -592,7 +596,7 @@ class RedisStore(Store):
         number = await self._call("number", REGISTRY, ["next_runner"])
         added = msgspec.structs.replace(runner, number=number)
         await self._administration.keep("ru", str(number), encode(added))
-        self._memory.runners[number] = added
+        self._memory.do(lambda: self._memory.runners.update({number: added}))
         return added
 
     async def seen_runner(self, number: int, at: int) -> None:
@@ -605,7 +609,7 @@ class RedisStore(Store):
     async def remove_runner(self, number: int) -> None:
         self.calls["remove_runner"] += 1
         await self._administration.keep("ru", str(number), b"")
-        self._memory.runners.pop(number, None)
+        self._memory.do(lambda: self._memory.runners.pop(number, None))
 
     def runners(self) -> list[Runner]:
         return list(self._memory.runners.values())

@@ -51,6 +51,9 @@ local function clock(given)
   return tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 end
 
+-- '-' for nothing, or '+' and a text.
+local function optional(argument) return string.byte(argument) == 43 and string.sub(argument, 2) or nil end
+
 local NONE = { err = 'NOQUEUE there is no such queue' }
 
 -- A queue as one call sees it; nil where it is not there. args[1] is the time (0: the server's), args[2] who asks.

@@ -58,6 +58,14 @@ writers.turn = function(keys, args)
   return 1
 end
 
+-- settle: what all servers go by under a name: the first value, or this one.
+-- args: time, server, name, value, 'anew': this one
+writers.settle = function(keys, args)
+  local field = 'settled:' .. args[3]
+  call(args[5] == 'anew' and 'HSET' or 'HSETNX', keys[1], field, args[4])
+  return call('HGET', keys[1], field)
+end
+
 -- tell: something for all other servers. args: time, server, topic, payload
 writers.tell = function(keys, args)
   return call('SPUBLISH', registry(keys) .. 't', args[2] .. ' ' .. args[3] .. ' ' .. args[4])

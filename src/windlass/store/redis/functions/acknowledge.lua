@@ -1,0 +1,60 @@
+-- acknowledge: end leased messages.
+-- args: time, server, then for each: member, delivery, outcome ('-': none, else '+' and the JSON text), holder ('-': any,
+--       else '+' and the name), '1' where somebody has to be told
+-- answer: 0 acknowledged, 1 stale, 2 gone
+local function settled_before(q, member, delivery, holder)
+  if call('HEXISTS', q.b .. 'away', member) == 1 then return 1 end
+  local packed = call('HGET', q.b .. 'e', member)
+  if not packed then return 2 end
+  local untl = tonumber(call('ZSCORE', q.b .. 'ex', member) or 'inf')
+  local record = cmsgpack.unpack(packed)
+  if untl <= q.now or record[10] == 0 then return 2 end
+  local life = record[6]
+  local same
+  if holder then same = life[#life].by == holder else same = record[10] == delivery end
+  return same and 0 or 2
+end
+
+writers.acknowledge = function(keys, args)
+  local q = open(keys, args)
+  if not q then return NONE end
+  local answers, out, members, done, ended = {}, 0, {}, {}, {}
+  for n = 3, #args, 5 do members[#members + 1] = args[n] end
+  local packed = {}
+  in_pieces(members, 2000, function(...)
+    for _, each in ipairs(call('HMGET', q.b .. 'd', ...)) do packed[#packed + 1] = each end
+  end)
+
+  local function flush()
+    in_pieces(done, 2000, function(...) call('ZREM', q.b .. 'l', ...) end)
+    in_pieces(done, 2000, function(...) call('HDEL', q.b .. 'm', ...) end)
+    in_pieces(done, 2000, function(...) call('HDEL', q.b .. 'd', ...) end)
+    done = {}
+  end
+
+  for n = 3, #args, 5 do
+    local member, delivery, outcome, holder = args[n], tonumber(args[n + 1]), optional(args[n + 2]), optional(args[n + 3])
+    local tell, answer, index = args[n + 4] == '1', 1, (n + 2) / 5
+    local d = not ended[member] and packed[index] and cmsgpack.unpack(packed[index]) or nil
+    if ended[member] then
+      flush()
+      answer = settled_before(q, member, delivery, holder)
+    elseif not d and call('HEXISTS', q.b .. 'm', member) == 0 then
+      answer = settled_before(q, member, delivery, holder)
+    elseif holds(q, d, delivery, holder) then
+      ended[member] = true
+      if d[D.plain] and q.history <= 0 and not outcome and not tell then
+        done[#done + 1] = member
+        drop_claim(q, member, d)
+        gone(q, member)
+      else
+        finish(q, member, read(call('HGET', q.b .. 'm', member), member), d, 'acknowledged', LEASED, outcome, holder, tell)
+      end
+      out, answer = out + 1, 0
+    end
+    answers[#answers + 1] = answer
+  end
+  flush()
+  rate(q, 'o', out)
+  return close(q, answers)
+end
