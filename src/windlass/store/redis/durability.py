@@ -35,6 +35,8 @@ class Lack(msgspec.Struct, frozen=True):
     why: str
     settings: tuple[str, ...] = ()
     """The lines of redis.conf that mend it; each is a CONFIG SET as well."""
+    breaks: bool = True
+    """Whether what is answered may be lost by it: of a master that runs so, nothing is taken."""
 
     def __str__(self) -> str:
         mend = "; ".join(f"CONFIG SET {setting}" for setting in self.settings)
@@ -88,6 +90,7 @@ class Durability(msgspec.Struct, frozen=True):
                     master.name,
                     f"{len(master.replicas)} replicas are connected and in step, of {self.wanted} that"
                     f" --replicas asks for; on a replica: REPLICAOF {master.name.replace(':', ' ')}",
+                    breaks=False,  # who waits for them in vain is told so
                 )
                 for master in self.masters
                 if len(master.replicas) < self.wanted
@@ -168,7 +171,9 @@ class Durability(msgspec.Struct, frozen=True):
         name = server.name if server.master else f"the replica {server.name}"
         found = []
         if tuple(int(part) for part in server.version.split(".")[:2] if part.isdecimal()) < _OLDEST:
-            found.append(Lack(name, f"Redis {server.version} is too old: install Redis 7 or Valkey"))
+            found.append(
+                Lack(name, f"Redis {server.version} is too old: install Redis 7 or Valkey", breaks=False)
+            )
         if server.maxmemory_policy != "noeviction":
             found.append(
                 Lack(
@@ -178,7 +183,8 @@ class Durability(msgspec.Struct, frozen=True):
                 )
             )
         if server.aof_failed:
-            found.append(Lack(name, "it cannot write its append-only file: make room, and look at its log"))
+            why = "it cannot write its append-only file: make room, and look at its log"
+            found.append(Lack(name, why, breaks=False))  # it refuses by itself
         needed = _NEEDED[self.asked]
         if LEVELS.index(server.level) >= LEVELS.index(needed) or not (server.master or server.promotable):
             return found

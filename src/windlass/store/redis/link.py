@@ -130,7 +130,7 @@ class Link:
     def promise(self, durability: Durability) -> None:
         """What the servers give from now on. Where it is less than was asked, nothing is taken any more."""
         masters = {master.name for master in durability.masters}
-        broken = [lack for lack in durability.lacks if lack.settings and lack.server in masters]
+        broken = [lack for lack in durability.lacks if lack.breaks and lack.server in masters]
         self.refusal = None
         if broken:
             self.refusal = "The store gives less than was asked for, so nothing is taken: " + "; ".join(
