@@ -24,6 +24,8 @@ from tests.postgresql import PostgreSQL
 from tests.redis_server import shared_redis
 from windlass.server.workers import PAUSES
 
+pytestmark = pytest.mark.storm
+
 Start = Callable[..., ServerProcess]
 
 _prefixes = count()

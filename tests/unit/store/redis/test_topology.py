@@ -25,6 +25,8 @@ from windlass.store.redis.faults import Unreached, unavailable
 from windlass.store.redis.store import RedisStore
 from windlass.store.redis.topology import Node, Topology
 
+pytestmark = pytest.mark.storm
+
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[RedisServer]:
