@@ -95,7 +95,11 @@ class Served:
     def calls(self) -> dict[str, int]:
         """The store's calls so far, without those that asking costs."""
         calls: dict[str, int] = self("GET", "/status").json()["store_calls"]
-        return {verb: count for verb, count in calls.items() if verb not in ("ping", "expire")}
+        return {
+            verb: count
+            for verb, count in calls.items()
+            if verb not in ("ping", "expire", "totals", "refresh", "turn")
+        }
 
     # --- shorthands ---------------------------------------------------------------------------------
 

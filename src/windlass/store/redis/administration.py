@@ -55,6 +55,8 @@ class Administration:
         self._link = link
         self._memory = link.memory
         self._ask = ask
+        self._seen = -1
+        """The registry's version when `refresh` was called last."""
         self._turns: dict[tuple[asyncio.AbstractEventLoop, str], _Turns] = {}
 
     def open(self) -> bytes:
@@ -98,11 +100,14 @@ class Administration:
         self._memory.claimed |= {int(number) for number in claimed}
 
     async def refresh(self) -> bool:
-        """Read what others have changed since the last time; True where there was something."""
-        if int(await self._ask("version", REGISTRY, [])) == self._memory.version:
-            return False
-        self._read(self._memory.mark(), await self._ask("all", REGISTRY, []))
-        return True
+        """Read what others have changed; True where anything is different from what the last call left.
+
+        The watch may have read it already, and told of it to those who have not heard yet.
+        """
+        if int(await self._ask("version", REGISTRY, [])) != self._memory.version:
+            self._read(self._memory.mark(), await self._ask("all", REGISTRY, []))
+        seen, self._seen = self._seen, self._memory.version
+        return seen != self._seen
 
     def refresh_now(self) -> bool:
         """The same, without an event loop; True where there was something. Blocks."""
