@@ -145,8 +145,8 @@ class OneRedis(Several):
 SHARED: dict[str, Callable[[Path, ManualClock], Several]] = {"one-sqlite": OneSQLite, "one-redis": OneRedis}
 """Stores that several servers have open at once.
 
-WINDLASS_SEVERAL=one-redis takes another: some of these tests do not wait there for what servers tell each other,
-and fail now and then.
+WINDLASS_SEVERAL=one-redis takes another: some of these tests do not wait there for what servers tell each
+other, and fail now and then.
 """
 
 
