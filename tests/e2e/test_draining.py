@@ -62,6 +62,9 @@ def drain(server: ServerProcess, old: HTTPConnection, older: HTTPConnection) -> 
         _, health = ask_anew(server, "GET", "/health")
         assert (health["status"], health["live"], health["ready"]) == ("stopping", True, False)
         assert health["store"] == "ok"
+        with contextlib.closing(connect(server)) as short:  # on the road of whole requests
+            answer, _ = ask(short, "GET", "/queues/q/messages")
+            assert (answer.status, answer.getheader("connection")) == (204, "close")
         answer, status = ask(older, "GET", "/status")
         assert answer.getheader("connection") == "close"
         assert (answer.status, status["waiting"]) == (200, 1)
@@ -74,7 +77,8 @@ def drain(server: ServerProcess, old: HTTPConnection, older: HTTPConnection) -> 
 
 def test_long_polls_are_answered_when_the_first_step_is_over(tmp_path: Path) -> None:
     """Planted defect: they are cut, or awaited to their own end."""
-    with ServerProcess(tmp_path / "data", environment={"WINDLASS_DRAIN_DELAY": "1"}) as server:
+    patient = {"WINDLASS_DRAIN_DELAY": "1", "WINDLASS_DRAIN_TIMEOUT": "600"}
+    with ServerProcess(tmp_path / "data", environment=patient) as server:
         assert ask_anew(server, "POST", "/queues", {"name": "q"})[0] == 201
         with ThreadPoolExecutor(20) as pool:
             polls = [pool.submit(ask_anew, server, "GET", "/queues/q/messages?wait=60") for _ in range(20)]
