@@ -10,8 +10,9 @@ import pytest
 import redis
 
 from tests.harness import until
+from tests.redis_cluster import RedisCluster
+from tests.redis_sentinel import RedisWithSentinel
 from tests.redis_server import RedisServer
-from tests.unit.store.redis.servers import Cluster, Watched, replica_of
 from windlass.errors import OutcomeUnknown, StartError, StoreUnavailable
 from windlass.store.redis.address import parse
 from windlass.store.redis.durability import Asked, Confirmation, Durability, Reader, check
@@ -197,7 +198,7 @@ def test_a_master_that_is_away_is_told_as_such(shared: RedisServer) -> None:
 @pytest.fixture(scope="module")
 def pair() -> Iterator[tuple[RedisServer, RedisServer]]:
     master = RedisServer()
-    replica = replica_of(master.port)
+    replica = master.replica()
     yield master, replica
     replica.close()
     master.close()
@@ -292,8 +293,8 @@ def test_a_replica_that_hangs_holds_up_nobody_twice(pair: tuple[RedisServer, Red
 
 def test_each_master_of_a_cluster_is_read() -> None:
     """Planted: only the first one is read."""
-    with Cluster() as cluster:
-        last = max(cluster.masters, key=lambda server: server.port)
+    with RedisCluster() as cluster:
+        last = max(cluster.nodes, key=lambda server: server.port)
         check(judged(cluster.url))
         configured(last, appendonly="no")
         with pytest.raises(StartError) as refused:
@@ -304,10 +305,11 @@ def test_each_master_of_a_cluster_is_read() -> None:
 
 def test_a_failover_is_told() -> None:
     """Planted: a new master's settings believed to be the old one's."""
-    with Watched() as watched, Opened(watched.url) as opened:
+    with RedisWithSentinel() as watched, Opened(watched.url) as opened:
+        master, replica = watched.servers
         before = opened.read()
-        configured(watched.replica, appendfsync="everysec")
-        watched.master.stop()
+        configured(replica, appendfsync="everysec")
+        master.stop()
 
         def followed() -> Durability | None:
             try:
@@ -320,7 +322,7 @@ def test_a_failover_is_told() -> None:
         now = until(followed, what="the failover")
         assert now is not None
         changes = "; ".join(now.since(before))
-        assert f"127.0.0.1:{watched.replica.port}: master is yes, was no" in changes
+        assert f"127.0.0.1:{replica.port}: master is yes, was no" in changes
         assert "appendfsync is everysec, was always" in changes
-        assert f"127.0.0.1:{watched.master.port}: was a master, and is gone" in changes
+        assert f"127.0.0.1:{master.port}: was a master, and is gone" in changes
         assert [lack.settings for lack in now.lacks] == [("appendfsync always",)]

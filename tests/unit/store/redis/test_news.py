@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.harness import until
-from tests.unit.store.redis.servers import Cluster
+from tests.redis_cluster import RedisCluster
 from windlass.store.redis.address import parse
 from windlass.store.redis.store import RedisStore
 
@@ -16,13 +16,13 @@ QUEUES = [f"q{n}" for n in range(8)]
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    made = Cluster(2)
+def cluster() -> Iterator[RedisCluster]:
+    made = RedisCluster(masters=2)
     yield made
     made.close()
 
 
-def test_several_queues_of_one_master_are_heard_of(cluster: Cluster) -> None:
+def test_several_queues_of_one_master_are_heard_of(cluster: RedisCluster) -> None:
     """Planted defect: channels of several slots in one SSUBSCRIBE, which a Cluster refuses for ever."""
     one, other = (RedisStore(parse(cluster.url)) for _ in range(2))
     heard: set[str] = set()

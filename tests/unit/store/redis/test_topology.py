@@ -17,8 +17,10 @@ from redis.crc import key_slot
 from redis.exceptions import MovedError, ReadOnlyError
 
 from tests.harness import free_port, until
+from tests.redis_cluster import ClusterNode, RedisCluster
+from tests.redis_sentinel import RedisWithSentinel
 from tests.redis_server import RedisServer
-from tests.unit.store.redis.servers import BreakingOff, Cluster, Watched, command, replica_of
+from tests.unit.store.redis.breaking_off import BreakingOff
 from windlass.errors import StartError, StoreUnavailable
 from windlass.store.redis.address import parse
 from windlass.store.redis.faults import Unreached, unavailable
@@ -36,8 +38,8 @@ def server() -> Iterator[RedisServer]:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Cluster() as cluster:
+def cluster() -> Iterator[RedisCluster]:
+    with RedisCluster() as cluster:
         yield cluster
 
 
@@ -155,8 +157,7 @@ def test_the_user_of_the_documents_may_do_what_is_needed(server: RedisServer) ->
     told = (Path(__file__).parents[4] / "docs/how-to/scale-out.md").read_text()
     line = re.search(r"^ACL SETUSER .*$", told, re.MULTILINE)
     assert line is not None
-    with server.client() as client:
-        command(client, *line[0].split())
+    server.do(*line[0].split())
 
     async def used() -> bytes:
         store = RedisStore(parse(server.url.replace("//", "//windlass:secret@")))
@@ -178,9 +179,7 @@ def test_a_unix_socket(tmp_path: Path) -> None:
     node = topology.node(b"a")
     node.client.set("a", "b")
     assert node.name == str(path)
-    with server.client() as client:
-        command(client, "SELECT", 2)
-        assert client.info("keyspace")["db2"]["keys"] == 1
+    assert server.do("INFO", "keyspace")["db2"]["keys"] == 1
     topology.close()
     server.close()
 
@@ -205,13 +204,13 @@ def test_tls(tmp_path: Path) -> None:
     server.close()
 
 
-def test_what_the_url_calls_otherwise_is_said(server: RedisServer, cluster: Cluster) -> None:
+def test_what_the_url_calls_otherwise_is_said(server: RedisServer, cluster: RedisCluster) -> None:
     """Planted: a replica that is taken for a master; a node of a Cluster taken for all of it."""
     with pytest.raises(StartError, match=r"no Cluster: write redis://"):
         opened(server.url.replace("redis", "redis+cluster").removesuffix("/0"))
     with pytest.raises(StartError, match=r"write redis\+cluster://"):
-        opened(cluster.masters[0].url)
-    replica = replica_of(server.port)
+        opened(cluster.nodes[0].url)
+    replica = server.replica()
     with pytest.raises(StartError, match=f"replica of 127.0.0.1:{server.port}"):
         opened(replica.url)
     replica.close()
@@ -220,11 +219,11 @@ def test_what_the_url_calls_otherwise_is_said(server: RedisServer, cluster: Clus
 # --- a Cluster ----------------------------------------------------------------------------------------
 
 
-def test_each_key_has_its_master(cluster: Cluster) -> None:
+def test_each_key_has_its_master(cluster: RedisCluster) -> None:
     """Planted: the slot of the whole key where it has a hash tag; a border that is off by one."""
-    topology = opened(f"redis+cluster://127.0.0.1:{cluster.masters[1].port}")
+    topology = opened(f"redis+cluster://127.0.0.1:{cluster.nodes[1].port}")
     assert topology.cluster
-    assert {node.name for node in topology.nodes()} == {f"127.0.0.1:{m.port}" for m in cluster.masters}
+    assert {node.name for node in topology.nodes()} == {f"127.0.0.1:{m.port}" for m in cluster.nodes}
     used = set()
     for number in range(300):
         key = b"{queue-%d}:ready" % number
@@ -239,21 +238,18 @@ def test_each_key_has_its_master(cluster: Cluster) -> None:
     topology.close()
 
 
-def test_a_slot_that_moved_is_found(cluster: Cluster) -> None:
+def test_a_slot_that_moved_is_found(cluster: RedisCluster) -> None:
     """Planted: a refresh that asks the nodes in turn, and believes one that has not heard of it yet."""
     # A topology asks the first server of the URL, then that of the lowest port: that one will be behind.
-    new, old = cluster.masters[0], max(cluster.masters[1:], key=lambda server: server.port)
+    new, old = cluster.nodes[0], max(cluster.nodes[1:], key=lambda server: server.port)
     topology = opened(cluster.url)
     nodes = {node.name: node for node in topology.nodes()}
     key = next(key for n in range(999) if topology.node(key := b"%d" % n).name.endswith(f":{old.port}"))
 
-    def give(server: RedisServer) -> None:
+    def give(server: ClusterNode) -> None:
         # Nobody counts up an epoch for it, so that the third goes on believing what it believed.
         for each in (new, old):
-            command(
-                cluster.clients[each.port],
-                *("CLUSTER SETSLOT", key_slot(key), "NODE", cluster.ids[server.port].decode()),
-            )
+            each.do("CLUSTER SETSLOT", key_slot(key), "NODE", server.id)
 
     give(new)
     with pytest.raises(MovedError) as moved:
@@ -269,9 +265,9 @@ def test_a_slot_that_moved_is_found(cluster: Cluster) -> None:
 
 def test_any_node_that_lives_tells_of_all() -> None:
     """Planted: only the first of the URL is asked; a failover that a refresh does not see."""
-    with Cluster(replicas=True) as cluster:
+    with RedisCluster(replicas=1) as cluster:
         topology = opened(cluster.url, patience=5)
-        dead = cluster.masters[0]
+        dead = cluster.nodes[0]
         node = next(each for each in topology.nodes() if each.name == f"127.0.0.1:{dead.port}")
         others = [each for each in topology.nodes() if each is not node]
         key = next(key for number in range(999) if topology.node(key := b"%d" % number) is node)
@@ -304,14 +300,14 @@ def _writes(node: Node, key: bytes) -> bool:
 
 def test_nobody_there_changes_nothing() -> None:
     """Planted: a map that is emptied before the new one is known."""
-    cluster = Cluster(masters=1)
+    cluster = RedisCluster(masters=1)
     topology = opened(cluster.url, patience=5)
     nodes = topology.nodes()
-    cluster.masters[0].stop()
+    cluster.nodes[0].stop()
     with pytest.raises(StoreUnavailable):
         topology.refresh()
     assert topology.nodes() == nodes
-    cluster.masters[0].start()
+    cluster.nodes[0].start()
     until(lambda: _refreshed(topology), what="the Cluster is back")
     assert topology.nodes() == nodes
     assert nodes[0].client.set("a", "b")
@@ -327,7 +323,7 @@ def _refreshed(topology: Topology) -> bool:
     return True
 
 
-def test_many_threads_at_once(cluster: Cluster) -> None:
+def test_many_threads_at_once(cluster: RedisCluster) -> None:
     """Planted: a list of nodes that one thread changes while another reads it."""
     topology = opened(cluster.url)
     failures: list[BaseException] = []
@@ -355,33 +351,33 @@ def test_many_threads_at_once(cluster: Cluster) -> None:
 
 def test_sentinels_master_is_followed() -> None:
     """Planted: the master of the first hour for ever; a pipeline cut at its first READONLY."""
-    with Watched() as watched:
-        with pytest.raises(StoreUnavailable, match="'shopp'"):
+    with RedisWithSentinel() as watched:
+        master, replica = watched.servers
+        with pytest.raises(StoreUnavailable, match="'windlassp'"):
             opened(watched.url + "p", patience=5)
         topology = opened(watched.url, patience=5)
         old = topology.node(b"a")
-        assert (topology.cluster, old.name) == (False, f"127.0.0.1:{watched.master.port}")
+        assert (topology.cluster, old.name) == (False, f"127.0.0.1:{master.port}")
         old.client.set("a", "1")
-        with watched.master.client() as direct:
-            command(direct, "REPLICAOF", "127.0.0.1", watched.replica.port)
-            pipeline = old.client.pipeline(transaction=False)
-            pipeline.set("a", "2")
-            pipeline.ping()
-            pipeline.set("a", "3")
-            replies = pipeline.execute(raise_on_error=False)
-            assert [type(each) for each in replies] == [ReadOnlyError, bool, ReadOnlyError]
-            command(direct, "REPLICAOF", "NO", "ONE")
-        watched.master.stop()
+        master.do("REPLICAOF", "127.0.0.1", replica.port)
+        pipeline = old.client.pipeline(transaction=False)
+        pipeline.set("a", "2")
+        pipeline.ping()
+        pipeline.set("a", "3")
+        replies = pipeline.execute(raise_on_error=False)
+        assert [type(each) for each in replies] == [ReadOnlyError, bool, ReadOnlyError]
+        master.promote()
+        master.stop()
 
         def follows() -> bool:
             return _refreshed(topology) and topology.node(b"a") is not old
 
         until(follows, what="another master")
         new = topology.node(b"a")
-        assert new.name == f"127.0.0.1:{watched.replica.port}"
+        assert new.name == f"127.0.0.1:{replica.port}"
         assert new.client.set("a", "4")
         # A former master that is back is not written to, though nobody has told it yet, nor refreshed.
-        watched.master.start()
+        master.start()
         assert old.client.get("a") == b"4"
         old.client.close()
         topology.close()
