@@ -12,6 +12,7 @@ from tests.contract.http.served import Served, refused, settled
 from tests.contract.servers import Several
 from windlass.server import app as application
 from windlass.server import control
+from windlass.store import Runner as Registered
 from windlass.store import Store
 
 SECRET = "let me in"
@@ -256,6 +257,23 @@ def test_a_runner_registered_elsewhere_is_known_here(pair: Pair) -> None:
     assert Runner(pair.b).ask(pair.a, "PUT", "/jobs/jb_x/abort", {"reason": "x"}).status_code == 404
     made_up = {"authorization": "Bearer rk_made_up"}
     refused(pair.a("POST", f"/runners/{Runner(pair.b).id}/heartbeat", headers=made_up), 401, "runner_unknown")
+
+
+def test_a_list_of_queues_keeps_no_news_from_whoever_waits_for_it(several: Several) -> None:
+    """Planted defect: what `GET /queues` and /status read counts as told: a runner that was registered
+    elsewhere is refused here until something else changes."""
+    here, there = several.open(), several.open()
+
+    async def scenario() -> None:
+        await here.refresh()
+        await there.add_runner(Registered(0, "r", b"x" * 32, (), (), 0, 0))
+        await here.queues()
+        await here.totals()
+        assert await here.refresh()
+        assert [runner.name for runner in here.runners()] == ["r"]
+        assert not await here.refresh()
+
+    asyncio.run(scenario())
 
 
 def test_a_link_to_a_source_is_good_on_every_server(pair: Pair) -> None:

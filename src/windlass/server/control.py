@@ -102,7 +102,7 @@ async def serve(app: Windlass, listener: socket.socket) -> asyncio.AbstractServe
 async def act(app: Windlass, command: dict[str, Any]) -> dict[str, Any]:
     """Carry out one command."""
     store = app.store
-    await store.refresh()  # others may have made keys
+    await app.queues.registry.catch_up()  # others may have made keys
     if command["do"] == "create_key":
         key, text = new_key(command.get("name", ""), command["scopes"], app.queues.clock.now())
         await store.add_key(key)

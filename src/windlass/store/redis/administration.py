@@ -104,10 +104,14 @@ class Administration:
 
         The watch may have read it already, and told of it to those who have not heard yet.
         """
-        if int(await self._ask("version", REGISTRY, [])) != self._memory.version:
-            self._read(self._memory.mark(), await self._ask("all", REGISTRY, []))
+        await self.read_anew()
         seen, self._seen = self._seen, self._memory.version
         return seen != self._seen
+
+    async def read_anew(self) -> None:
+        """Have in memory what others have changed. Nobody is told of it: that is left to `refresh`."""
+        if int(await self._ask("version", REGISTRY, [])) != self._memory.version:
+            self._read(self._memory.mark(), await self._ask("all", REGISTRY, []))
 
     def refresh_now(self) -> bool:
         """The same, without an event loop; True where there was something. Blocks."""

@@ -58,7 +58,6 @@ class Memory:
         with self._lock:
             if version < self.version:
                 return  # another read was faster, and saw more
-            self.version = version
             self.numbers = {name.decode(): int(number) for name, number in names.items()}
             self.names = {number: name for name, number in self.numbers.items()}
             self.keys = {key_id.decode(): _decode_key(packed) for key_id, packed in keys.items()}
@@ -67,6 +66,7 @@ class Memory:
                 if done > since:
                     change()
             self._sorted = None
+            self.version = version  # last: whoever sees it, without the lock, takes the rest for read
 
     def do(self, change: Callable[[], object]) -> None:
         """Note a change that was made here, in this object's dictionaries."""

@@ -136,7 +136,7 @@ class RedisStore(Store):
 
     async def queues(self, prefix: str = "", after: str = "", limit: int = 100) -> list[QueueInfo]:
         self.calls["queues"] += 1
-        await self._administration.refresh()
+        await self._administration.read_anew()
         found: list[QueueInfo] = []
         while len(found) < limit:
             names = self._memory.page(prefix, after, limit - len(found))
@@ -166,7 +166,7 @@ class RedisStore(Store):
 
     async def totals(self) -> tuple[int, list[int]]:
         self.calls["totals"] += 1
-        await self._administration.refresh()
+        await self._administration.read_anew()
         names = self._memory.page("", "", len(self._memory.names))
         totals = [0] * len(State)
         count = 0
