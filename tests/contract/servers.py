@@ -58,6 +58,10 @@ class Several(ABC):
         """Let pass the time for which servers hear of the queues that they attended, if that is known."""
 
     @abstractmethod
+    def listens(self, queue: str) -> bool:
+        """Whether a server that attends to a queue would hear what others do in it now."""
+
+    @abstractmethod
     def close(self) -> None:
         """Close what the servers have left open."""
 
@@ -79,6 +83,9 @@ class OneSQLite(Several):
     def attend_to_nothing(self) -> None:
         for view in self.views:
             view.attended.clear()
+
+    def listens(self, queue: str) -> bool:
+        return any(queue in view.attended for view in self.views)
 
     def close(self) -> None:
         self.store.close()

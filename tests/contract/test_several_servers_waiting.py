@@ -127,6 +127,7 @@ def test_who_waits_for_a_message_is_told_that_it_ended_elsewhere(yards: Yards) -
         (number,) = (await yards.b.bench.store.send("q", [b"1"])).numbers
         life = asyncio.ensure_future(yards.a.queues.life(number, 3600))
         await settled(lambda: len(yards.a.queues.ends) == 1)
+        await settled(lambda: yards.several.silent or yards.several.listens("q"))
         (message,) = await yards.b.bench.store.receive("q", 1, -1)
         await yards.b.bench.store.acknowledge("q", [Acknowledgement(number, message.delivery)])
         assert (await life).state == "acknowledged"
