@@ -9,7 +9,7 @@ from windlass.server.sqs.errors import NO_QUEUE, SqsError, invalid
 
 ACCOUNT = "000000000000"
 REGION = "us-east-1"
-"""What an ARN says where it does not matter: any other account and region of a client's ARN is taken as well."""
+"""What an ARN says. Any other account and region in a client's ARN is taken as well."""
 FIFO = ".fifo"
 
 _name = re.compile(NAME)
