@@ -205,9 +205,10 @@ _Kind = _Leaf | _Whole | _List | _Map | _Struct
 def _numbered(node: Tree, key: str, under: str) -> list[tuple[int, Any]]:
     """What is numbered, in its order. It may start anywhere, and have gaps."""
     if len(node) == 1 and under in node:
-        node = node[under]
-        if isinstance(node, str):
-            return [(1, node)] if node else []
+        below: Any = node[under]
+        if isinstance(below, str):
+            return [(1, below)] if below else []
+        node = below
     found: dict[int, Any] = {}
     for part, inner in node.items():
         if not _index.match(part):
