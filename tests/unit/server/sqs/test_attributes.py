@@ -39,12 +39,13 @@ NAMES = [
     "SqsManagedSseEnabled",
 ]
 DLQ = "arn:aws:sqs:us-east-1:000000000000:dlq"
+NO_COUNTS: list[Any] = [0, 1001, "0", "", "x", 1.5, True, None, [], -1, "9" * 40]
 
 
-def changed(old: QueueSettings | None = None, *, fifo: bool = False, **given: str) -> QueueSettings:
+def changed(old: QueueSettings | None = None, /, *, fifo: object = False, **given: str) -> QueueSettings:
     """A queue's settings after SetQueueAttributes."""
     old = old or QueueSettings()
-    return msgspec.structs.replace(old, **attributes.changes(old, attributes.check(given, fifo=fifo)))
+    return msgspec.structs.replace(old, **attributes.changes(old, attributes.check(given, fifo=bool(fifo))))
 
 
 def info(settings: QueueSettings | None = None, name: str = "q", **counts: int) -> QueueInfo:
@@ -57,7 +58,7 @@ def info(settings: QueueSettings | None = None, name: str = "q", **counts: int) 
     )
 
 
-def refused(*, fifo: bool = False, **given: str) -> tuple[str, str]:
+def refused(*, fifo: object = False, **given: str) -> tuple[str, str]:
     """(name, message) of the error that a value gives."""
     with pytest.raises(SqsError) as error:
         changed(fifo=fifo, **given)
@@ -118,7 +119,7 @@ def test_what_is_no_attribute_or_can_only_be_read_is_refused(name: str) -> None:
 
 
 def test_a_visibility_timeout_of_zero_is_kept_beside_a_lease() -> None:
-    """Fails when lease_seconds is 0, which no queue may have, or when a later value does not take its place."""
+    """Fails when lease_seconds is 0, which no queue may have, or when a later value does not replace it."""
     none = changed(VisibilityTimeout="0")
     assert none.lease_seconds > 0
     assert none.sqs == {"VisibilityTimeout": "0"}
@@ -176,7 +177,7 @@ def test_a_redrive_policy_is_a_dead_letter(count: int | str) -> None:
                 "InvalidParameterValue",
                 "valid values are from 1 to 1000 both inclusive.",
             )
-            for count in (0, 1001, "0", "", "x", 1.5, True, None, [], -1, "9" * 40)
+            for count in NO_COUNTS
         ),
         *(
             (
