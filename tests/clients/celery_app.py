@@ -13,7 +13,7 @@ SETTINGS: dict[str, Any] = json.loads(os.environ.get("CELERY_SETTINGS", "{}"))
 DONE = Path(os.environ.get("CELERY_DONE", os.devnull))
 GATE = Path(os.environ.get("CELERY_GATE", os.devnull))
 
-app = Celery("tests.clients.celery_app", broker="sqs://")
+app = Celery("tests.clients.celery_app")
 app.conf.update(broker_connection_retry_on_startup=True, worker_send_task_events=False, **SETTINGS)
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.storm
     + each("Entries.MessageSystemAttributes", "AWSTraceHeader", "DataType", "StringValue"),
 )
 def test_a_batch_is_sent(sqs: Any, queue: str) -> None:
-    entries = [
+    entries: list[dict[str, Any]] = [
         {"Id": "plain", "MessageBody": "a"},
         {"Id": "late", "MessageBody": "b", "DelaySeconds": 900},
         {"Id": "with-attributes", "MessageBody": "c", "MessageAttributes": OF_EACH_TYPE},

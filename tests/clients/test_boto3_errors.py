@@ -89,21 +89,22 @@ def test_the_url_of_a_queue_that_is_not_there(sqs: Any) -> None:
 
 
 def _batches() -> Iterator[Any]:
-    of_batches = {
+    of_batches: dict[str, dict[str, Any]] = {
         "SendMessageBatch": HELLO,
         "DeleteMessageBatch": RECEIPT,
         "ChangeMessageVisibilityBatch": RECEIPT | {"VisibilityTimeout": 1},
     }
     for action, entry in of_batches.items():
         twins = {"Entries": [{"Id": "a", **entry}, {"Id": "a", **entry}]}
-        for error, parameters in (
+        cases: list[tuple[str, dict[str, Any]]] = [
             ("EmptyBatchRequest", {"Entries": []}),
             ("TooManyEntriesInBatchRequest", entries(11, **entry)),
             ("BatchEntryIdsNotDistinct", twins),
             ("InvalidBatchEntryId", {"Entries": [{"Id": "a b", **entry}]}),
             ("InvalidBatchEntryId", {"Entries": [{"Id": "a" * 81, **entry}]}),
             ("InvalidBatchEntryId", {"Entries": [{"Id": "", **entry}]}),
-        ):
+        ]
+        for error, parameters in cases:
             yield pytest.param(action, error, parameters, marks=proves(BOTO3, **{action: f"!{error}"}))
 
 

@@ -14,7 +14,7 @@ from tests.clients.site import Site, attribute, new_queue, receive, receive_all
 
 pytestmark = pytest.mark.storm
 
-OF_EACH_TYPE = {
+OF_EACH_TYPE: dict[str, dict[str, Any]] = {
     "text": {"DataType": "String", "StringValue": "größer € 𝄞"},
     "count": {"DataType": "Number", "StringValue": "-12.50"},
     "picture": {"DataType": "Binary", "BinaryValue": bytes(range(256))},
@@ -98,7 +98,8 @@ def test_system_attributes(sqs: Any, queue: str, parameter: str) -> None:
     assert sent["MD5OfMessageSystemAttributes"] == md5.of_attributes(TRACE)
     given = []
     for count, asked in enumerate([["All"], *([name] for name in ("AWSTraceHeader", *SYSTEM))], 1):
-        [message] = receive(sqs, queue, VisibilityTimeout=0, **{parameter: asked})
+        names: dict[str, Any] = {parameter: asked}
+        [message] = receive(sqs, queue, VisibilityTimeout=0, **names)
         given.append(message["Attributes"])
         if asked == ["All"]:
             assert {"AWSTraceHeader", *SYSTEM} <= set(message["Attributes"])

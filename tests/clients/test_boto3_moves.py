@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -59,7 +60,8 @@ def test_a_message_received_too_often_is_a_dead_letter(sqs: Any, parameter: str)
         [message] = receive(sqs, pair.queue, VisibilityTimeout=0)
         assert message["MessageId"] == sent["MessageId"]
     assert receive(sqs, pair.queue, wait=0) == []
-    [dead] = receive(sqs, pair.dead, **{parameter: ["DeadLetterQueueSourceArn"]})
+    asked: dict[str, Any] = {parameter: ["DeadLetterQueueSourceArn"]}
+    [dead] = receive(sqs, pair.dead, **asked)
     assert dead["Body"] == "poison"
     assert dead["MessageId"] == sent["MessageId"]
     assert dead["Attributes"] == {"DeadLetterQueueSourceArn": pair.queue_arn}
@@ -169,14 +171,15 @@ def test_moves_of_what_is_not_there(sqs: Any, queue: str) -> None:
     with pytest.raises(sqs.exceptions.ResourceNotFoundException):
         sqs.list_message_move_tasks(SourceArn=NO_ARN)
     no_dead_letter_queue, pair = arn(sqs, queue), Pair(sqs)
-    for call in (
+    calls: list[Callable[[], Any]] = [
         lambda: sqs.start_message_move_task(SourceArn=no_dead_letter_queue),
         lambda: sqs.start_message_move_task(SourceArn="here"),
         lambda: sqs.start_message_move_task(SourceArn=pair.dead_arn, MaxNumberOfMessagesPerSecond=501),
         lambda: sqs.start_message_move_task(SourceArn=pair.dead_arn, MaxNumberOfMessagesPerSecond=0),
         lambda: sqs.list_message_move_tasks(SourceArn=pair.dead_arn, MaxResults=11),
         lambda: sqs.cancel_message_move_task(TaskHandle="AAAA"),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(sqs.exceptions.ClientError) as caught:
             call()
         assert caught.value.response["Error"]["Code"] == "InvalidParameterValue"

@@ -52,7 +52,7 @@ def test_messages_as_objects(boxes: Any) -> None:
     [message] = queue.receive_messages(WaitTimeSeconds=20)
     message.delete()
     queue.send_messages(Entries=[{"Id": str(n), "MessageBody": str(n)} for n in range(3)])
-    receipts = []
+    receipts: list[str] = []
     while len(receipts) < 3:
         some = queue.receive_messages(WaitTimeSeconds=20, MaxNumberOfMessages=10)
         assert some

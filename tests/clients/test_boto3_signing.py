@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -66,13 +66,14 @@ def test_a_keys_scopes_count(guarded: ServerProcess, sqs: Any, queue: str) -> No
     [message] = receive(receiver, queue)
     receiver.delete_message(QueueUrl=queue, ReceiptHandle=message["ReceiptHandle"])
     other = new_queue(sqs)
-    for call in (
+    calls: list[Callable[[], Any]] = [
         lambda: sender.receive_message(QueueUrl=queue),
         lambda: receiver.send_message(QueueUrl=queue, MessageBody="x"),
         lambda: sender.send_message(QueueUrl=other, MessageBody="x"),
         lambda: sender.create_queue(QueueName=new_name()),
         lambda: sender.purge_queue(QueueUrl=queue),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(ClientError) as caught:
             call()
         assert caught.value.response["Error"]["Code"] == "AccessDeniedException"
@@ -142,7 +143,7 @@ def test_the_query_protocol_with_its_signature(site: Site, sqs: Any, queue: str)
             "MessageAttribute.2.Value.BinaryValue": "AP8=",
         },
     )
-    attributes = {
+    attributes: dict[str, dict[str, Any]] = {
         "text": {"DataType": "String", "StringValue": "ß"},
         "picture": {"DataType": "Binary", "BinaryValue": b"\0\xff"},
     }

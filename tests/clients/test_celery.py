@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from kombu import Connection
@@ -26,19 +27,25 @@ ROOT = Path(__file__).parents[2]
 TASKS = 20
 
 
+def broker_url(site: Site) -> str:
+    """The server as a broker of Celery's; `sqs://` alone leaves all of it to the environment."""
+    return f"sqs://{quote(site.access, '')}:{quote(site.secret, '')}@{site.url.removeprefix('http://')}"
+
+
 class Office:
     """An application of Celery with its own queue, those who send to it, and the workers that serve it."""
 
-    def __init__(self, site: Site, directory: Path, queue: str, **transport: Any) -> None:
+    def __init__(
+        self, site: Site, directory: Path, queue: str, broker: str = "sqs://", **transport: Any
+    ) -> None:
         self.done = directory / "done"
         self.gate = directory / "gate"
         self.log = directory / "worker.log"
         self.done.touch()
         os.mkfifo(self.gate)
         settings = {
-            "broker_url": "sqs://",
+            "broker_url": broker,
             "broker_transport_options": {
-                "endpoint_url": site.url,
                 "region": REGION,
                 "is_secure": False,
                 "wait_time_seconds": 2,
@@ -56,6 +63,11 @@ class Office:
             "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
         }
         self._worker: subprocess.Popen[bytes] | None = None
+
+    def forget_keys(self) -> None:
+        """Leave nothing in the environment that says where the server is."""
+        for name in ("AWS_ENDPOINT_URL_SQS", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            del self._environment[name]
 
     def start(self) -> None:
         """A worker with one process for tasks."""
@@ -117,12 +129,10 @@ def offices() -> Iterator[list[Office]]:
     ReceiveMessage="QueueUrl MaxNumberOfMessages WaitTimeSeconds",
     DeleteMessage="QueueUrl ReceiptHandle",
 )
-@pytest.mark.parametrize("predefined", [False, True], ids=["found by name", "predefined"])
-def test_a_worker_does_tasks(
-    site: Site, sqs: Any, tmp_path: Path, offices: list[Office], predefined: bool
-) -> None:
+@pytest.mark.parametrize("how", ["environment", "url", "predefined"])
+def test_a_worker_does_tasks(site: Site, sqs: Any, tmp_path: Path, offices: list[Office], how: str) -> None:
     queue, transport = new_name("celery"), {}
-    if predefined:
+    if how == "predefined":
         known = {
             "url": sqs.create_queue(QueueName=queue)["QueueUrl"],
             "region": REGION,
@@ -130,7 +140,10 @@ def test_a_worker_does_tasks(
             "secret_access_key": site.secret,
         }
         transport = {"predefined_queues": {queue: known}}
-    office = Office(site, tmp_path, queue, **transport)
+    broker = broker_url(site) if how == "url" else "sqs://"
+    office = Office(site, tmp_path, queue, broker, **transport)
+    if how == "url":
+        office.forget_keys()
     offices.append(office)
     office.start()
     before = time.time()
@@ -166,8 +179,8 @@ def test_a_task_of_a_worker_that_was_killed_is_done_again(
 @pytest.fixture
 def broker(site: Site) -> Iterator[Any]:
     """A connection of kombu's own, without workers."""
-    options = {"endpoint_url": site.url, "region": REGION, "is_secure": False, "wait_time_seconds": 2}
-    with Connection("sqs://", userid=site.access, password=site.secret, transport_options=options) as made:
+    options = {"region": REGION, "is_secure": False, "wait_time_seconds": 2}
+    with Connection(broker_url(site), transport_options=options) as made:
         yield made
 
 
