@@ -27,6 +27,7 @@ from windlass.server.sqs.call import Call, Hot, Result, Slow
 from windlass.server.sqs.errors import SqsError
 from windlass.server.sqs.known import Knowledge
 from windlass.server.sqs.names import name_of_url
+from windlass.server.sqs.queues import QueueActions
 from windlass.server.sqs.receiving import Receiving
 from windlass.server.sqs.requests import ACTIONS, OfQueue, fault_of
 from windlass.server.sqs.sending import Sending
@@ -67,7 +68,7 @@ class SqsApi:
             **Receiving(queues, knowledge).actions,
             **Settling(queues).actions,
         }
-        self._slow: dict[str, Slow] = {}
+        self._slow: dict[str, Slow] = {**QueueActions(queues, knowledge.forget).actions}
         self._prefix = str(uuid.uuid4())[:24]
         self._numbers = count(secrets.randbits(40))
 
