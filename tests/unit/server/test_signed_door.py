@@ -67,7 +67,7 @@ def test_a_signature_or_a_key_lets_in() -> None:
 
 
 def test_what_does_not_let_in() -> None:
-    """Planted defects: a secret of another installation; a key's own text in place of its signature."""
+    """Planted defects: secrets that are the same in each installation; a body that is not signed."""
     door = door_of(KEY)
     with pytest.raises(SqsError) as caught:
         enter(door, request_of(KEY, bytes(32)))
