@@ -142,7 +142,7 @@ class Windlass:
         )
         self._clock = self.store.clock
         self.queues = Queues(self.store, self._clock)
-        self.door = Door(self.store.keys(), insecure=self.settings.insecure)
+        self.door = Door(self.store.keys(), secret=self.store.secret, insecure=self.settings.insecure)
         self._reading = Reading(self.settings.body_timeout)
         self.dispatch = Dispatch(
             self.queues,
