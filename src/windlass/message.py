@@ -105,6 +105,17 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_
     dedup_window_seconds: float = 300
     history_seconds: float = 0
     outcome_ttl_seconds: float = 3600
+    sqs: dict[str, str] = {}
+    """What the SQS face keeps of a queue that the engine has no use for, by name."""
+
+
+class Amendment(msgspec.Struct, frozen=True, gc=False):
+    """In place of a new value for `sqs`: some of its entries anew, and the others as they are then."""
+
+    entries: Mapping[str, str | None]
+    """None takes one away."""
+    was: Mapping[str, str | None] = {}
+    """What entries have to be at that moment (None: not there), or nothing is changed: Conflict."""
 
 
 class QueueInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):

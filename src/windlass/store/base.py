@@ -133,7 +133,10 @@ class Store(ABC):
     async def update_queue(
         self, name: str, settings: Mapping[str, Any], paused: bool | None = None
     ) -> QueueInfo:
-        """Change settings, or pause and resume. Raises QueueNotFound, Invalid."""
+        """Change settings, or pause and resume; of `sqs` an Amendment changes a part, in one step.
+
+        Raises QueueNotFound, Invalid, and Conflict as an Amendment says.
+        """
 
     @abstractmethod
     async def delete_queue(self, name: str) -> None:

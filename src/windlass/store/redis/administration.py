@@ -21,6 +21,7 @@ from windlass.errors import (
     StoreUnavailable,
 )
 from windlass.message import QueueInfo, QueueSettings
+from windlass.store.amending import changed
 from windlass.store.redis import library
 from windlass.store.redis.address import Address
 from windlass.store.redis.call import REGISTRY, Argument
@@ -233,7 +234,7 @@ class Administration:
             letters = changes.get("dead_letter")
             await self._dead_letter(name, letters)
             (json, *_) = await self._ask("stats", number, [])
-            settings = msgspec.structs.replace(decode_settings(json), **changes)
+            settings = changed(decode_settings(json), changes)
             fields: dict[str, Any] = fields_of(settings)
             if "dead_letter" in changes:
                 answer = await self._ask("readdress", REGISTRY, [name, letters or ""])

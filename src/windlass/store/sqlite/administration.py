@@ -9,6 +9,7 @@ import msgspec
 
 from windlass.errors import Invalid, MessageGone, MessageLeased, QueueExists, QueueInUse
 from windlass.message import QueueInfo, QueueSettings, State
+from windlass.store.amending import changed
 from windlass.store.base import Key, Runner
 from windlass.store.sqlite import ready
 from windlass.store.sqlite.memory import EXPIRING, GROUPED, Memory, QueueState, encode_settings
@@ -79,7 +80,7 @@ def _settings(tx: Transaction, name: str, old: QueueSettings, changes: Mapping[s
     check_dead_letter(tx.memory, name, changes)
     if changes.get("retention_seconds") is not None:
         tx.falls_due(tx.now)  # from now on upkeep looks at this queue
-    return msgspec.structs.replace(old, **changes)
+    return changed(old, changes)
 
 
 def update_queue(tx: Transaction, name: str, changes: Mapping[str, Any], paused: bool | None) -> QueueInfo:
@@ -100,9 +101,9 @@ def update_queue(tx: Transaction, name: str, changes: Mapping[str, Any], paused:
         queue.paused = halted
 
     tx.on_commit.append(commit)
-    changed = QueueState(queue.number, name, queue.generation, settings, halted, queue.created_at)
-    changed.counts, changed.ins, changed.outs = queue.counts, queue.ins, queue.outs
-    return changed.info(tx.now // 1000)
+    after = QueueState(queue.number, name, queue.generation, settings, halted, queue.created_at)
+    after.counts, after.ins, after.outs = queue.counts, queue.ins, queue.outs
+    return after.info(tx.now // 1000)
 
 
 def delete_queue(tx: Transaction, name: str) -> None:
