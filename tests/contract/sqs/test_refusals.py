@@ -68,7 +68,7 @@ def test_what_may_not_be_sent(
         ("DeleteMessage", {"ReceiptHandle": "x"}, "ReceiptHandleIsInvalid"),
         ("DeleteMessage", {}, "MissingParameter"),
         ("ChangeMessageVisibility", {"ReceiptHandle": "x", "VisibilityTimeout": 1}, "ReceiptHandleIsInvalid"),
-        ("ChangeMessageVisibility", {"ReceiptHandle": "x", "VisibilityTimeout": 9**9}, "InvalidParameterValue"),
+        ("ChangeMessageVisibility", {"ReceiptHandle": "x", "VisibilityTimeout": -1}, "InvalidParameterValue"),
         ("ChangeMessageVisibility", {"ReceiptHandle": "x"}, "MissingParameter"),
     ],
 )  # fmt: skip
