@@ -69,7 +69,7 @@ def key_of(server: ServerProcess, *scopes: str) -> Site:
     ran = run_cli("key", "create", *wanted, "--json", "--data-dir", str(server.data_dir))
     assert ran.returncode == 0, ran.stderr
     made = json.loads(ran.stdout)
-    return Site(server.url, made["AWS_ACCESS_KEY_ID"], made["AWS_SECRET_ACCESS_KEY"], made["key"], made["id"])
+    return Site(server.url, made["access_key_id"], made["secret_access_key"], made["key"], made["id"])
 
 
 def new_name(kind: str = "orders") -> str:
