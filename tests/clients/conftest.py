@@ -28,16 +28,14 @@ def _no_settings_of_others() -> Iterator[None]:
 def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     """A server that wants keys."""
     with ServerProcess(tmp_path_factory.mktemp("guarded") / "data") as server:
-        key_of(server, "all")
+        key_of(server, "all")  # while there is none, everybody may come in
         yield server
 
 
 @pytest.fixture(scope="session")
-def site(request: pytest.FixtureRequest) -> Site:
+def site(guarded: ServerProcess) -> Site:
     """The guarded server for somebody who may do everything."""
-    if "SQS_SITE" in os.environ:  # STAND-IN
-        return Site(os.environ["SQS_SITE"], "AKIAIOSFODNN7EXAMPLE", "secret")
-    return key_of(request.getfixturevalue("guarded"), "all")
+    return key_of(guarded, "all")
 
 
 @pytest.fixture(scope="session")

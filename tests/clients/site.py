@@ -104,6 +104,17 @@ def receive(sqs: Any, queue: str, wait: int = 20, **more: Any) -> list[dict[str,
     return found
 
 
+def take(sqs: Any, queue: str, count: int, **more: Any) -> list[dict[str, Any]]:
+    """`count` messages, each deleted before the next is asked for, which is in a group's order."""
+    found = []
+    for _ in range(count):
+        some = receive(sqs, queue, MaxNumberOfMessages=1, **more)
+        assert some, f"{len(found)} of {count} messages came in time"
+        sqs.delete_message(QueueUrl=queue, ReceiptHandle=some[0]["ReceiptHandle"])
+        found += some
+    return found
+
+
 def receive_all(sqs: Any, queue: str, count: int, **more: Any) -> list[dict[str, Any]]:
     """`count` messages, in however many answers."""
     found: list[dict[str, Any]] = []

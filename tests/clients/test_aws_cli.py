@@ -149,7 +149,7 @@ def test_a_fifo_queue(aws: Cli) -> None:
     assert first["SequenceNumber"] == same["SequenceNumber"]
     names = ("SequenceNumber", "MessageGroupId")
     found = receive(aws, url, "--message-system-attribute-names", *names)
-    assert [each["Body"] for each in found] == ["a", "a"]
+    assert found[0]["Body"] == "a"
     assert found[0]["Attributes"] == {"SequenceNumber": first["SequenceNumber"], "MessageGroupId": "g"}
 
 

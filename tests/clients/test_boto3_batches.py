@@ -8,7 +8,7 @@ import pytest
 
 from tests.clients import md5
 from tests.clients.proofs import BOTO3, each, proves
-from tests.clients.site import attribute, new_queue, receive, receive_all
+from tests.clients.site import attribute, new_queue, receive, receive_all, take
 from tests.clients.test_boto3_messages import OF_EACH_TYPE, TRACE
 
 pytestmark = pytest.mark.storm
@@ -173,7 +173,7 @@ def test_entries_of_a_fifo_queue(sqs: Any) -> None:
         "without-group": "MissingParameter",
         "without-dedup": "InvalidParameterValue",
     }
-    assert [each["Body"] for each in receive_all(sqs, queue, 2)] == ["a", "e"]
+    assert [each["Body"] for each in take(sqs, queue, 2)] == ["a", "e"]
 
 
 @proves(BOTO3, SendMessageBatch="!BatchRequestTooLong")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.clients.proofs import BOTO3, each, proves
-from tests.clients.site import attribute, new_queue, receive, receive_all
+from tests.clients.site import attribute, new_queue, receive, receive_all, take
 
 pytestmark = pytest.mark.storm
 
@@ -30,15 +30,24 @@ def _send(sqs: Any, queue: str, body: str, group: str = "g", dedup: str | None =
 @pytest.mark.parametrize("parameter", ["MessageSystemAttributeNames", "AttributeNames"])
 def test_a_group_is_received_in_its_order_with_growing_numbers(sqs: Any, fifo: str, parameter: str) -> None:
     sent = [_send(sqs, fifo, str(n), dedup=f"d{n}") for n in range(5)]
-    numbers = [int(each["SequenceNumber"]) for each in sent]
-    assert numbers == sorted(set(numbers))
+    numbers = [each["SequenceNumber"] for each in sent]
+    assert [int(number) for number in numbers] == sorted({int(number) for number in numbers})
     asked = ["SequenceNumber", "MessageGroupId", "MessageDeduplicationId"]
-    found = receive_all(sqs, fifo, 5, **{parameter: asked})
+    more: dict[str, Any] = {parameter: asked}
+    found = take(sqs, fifo, 5, **more)
     assert [each["Body"] for each in found] == list("01234")
     assert [each["Attributes"] for each in found] == [
-        {"SequenceNumber": str(number), "MessageGroupId": "g", "MessageDeduplicationId": f"d{n}"}
+        {"SequenceNumber": number, "MessageGroupId": "g", "MessageDeduplicationId": f"d{n}"}
         for n, number in enumerate(numbers)
     ]
+
+
+@proves(BOTO3, ReceiveMessage="MaxNumberOfMessages")
+def test_a_receive_takes_as_many_of_a_group_as_it_may_in_their_order(sqs: Any, fifo: str) -> None:
+    for n in range(5):
+        _send(sqs, fifo, str(n))
+    assert [each["Body"] for each in receive(sqs, fifo, MaxNumberOfMessages=3)] == list("012")
+    assert receive(sqs, fifo, wait=0) == []  # of a group in flight
 
 
 @proves(BOTO3, ReceiveMessage="")
@@ -59,7 +68,7 @@ def test_what_comes_back_comes_before_what_was_sent_after_it(sqs: Any, fifo: str
         _send(sqs, fifo, body)
     [first] = receive(sqs, fifo, MaxNumberOfMessages=1, VisibilityTimeout=600)
     sqs.change_message_visibility(QueueUrl=fifo, ReceiptHandle=first["ReceiptHandle"], VisibilityTimeout=0)
-    assert [each["Body"] for each in receive_all(sqs, fifo, 2)] == ["a", "b"]
+    assert [each["Body"] for each in take(sqs, fifo, 2)] == ["a", "b"]
 
 
 @proves(BOTO3, SendMessage="MessageDeduplicationId")
@@ -82,7 +91,7 @@ def test_dedup_by_content(sqs: Any) -> None:
     for attributes in ({}, {"n": {"DataType": "Number", "StringValue": "1"}}):
         sqs.send_message(QueueUrl=queue, MessageBody="same", MessageGroupId="g", MessageAttributes=attributes)
     sqs.send_message(QueueUrl=queue, MessageBody="same", MessageGroupId="g", MessageDeduplicationId="mine")
-    assert [each["Body"] for each in receive_all(sqs, queue, 2)] == ["same", "same"]
+    assert [each["Body"] for each in take(sqs, queue, 2)] == ["same", "same"]
     assert receive(sqs, queue, wait=0) == []
 
 

@@ -56,8 +56,8 @@ def test_a_key_that_is_revoked_is_none_at_once(guarded: ServerProcess) -> None:
     assert code_of(client) == "InvalidClientTokenId"
 
 
-@proves(BOTO3, SendMessage="!AccessDeniedException", ReceiveMessage="!AccessDeniedException")
-@proves(BOTO3, CreateQueue="!AccessDeniedException")
+@proves(BOTO3, SendMessage="!AccessDenied", ReceiveMessage="!AccessDenied")
+@proves(BOTO3, CreateQueue="!AccessDenied")
 def test_a_keys_scopes_count(guarded: ServerProcess, sqs: Any, queue: str) -> None:
     name = queue.rpartition("/")[2]
     sender = key_of(guarded, f"send:{name}").client()
@@ -76,7 +76,7 @@ def test_a_keys_scopes_count(guarded: ServerProcess, sqs: Any, queue: str) -> No
     for call in calls:
         with pytest.raises(ClientError) as caught:
             call()
-        assert caught.value.response["Error"]["Code"] == "AccessDeniedException"
+        assert caught.value.response["Error"]["Code"] == "AccessDenied"
         assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 403
 
 
@@ -93,7 +93,6 @@ def test_without_keys_anybody_may_come_in(open_site: Site, signed: bool) -> None
 
 @proves(BOTO3, SendMessage="MessageBody", ReceiveMessage="MaxNumberOfMessages")
 def test_a_presigned_url_of_boto3(sqs: Any, queue: str) -> None:
-    """Planted: its signature with one digit changed."""
     send = sqs.generate_presigned_url(
         "send_message", Params={"QueueUrl": queue, "MessageBody": "a b&c"}, ExpiresIn=600
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -16,9 +17,10 @@ pytestmark = pytest.mark.storm
 
 
 @pytest.fixture
-def plain(site: Site) -> httpx.Client:
+def plain(site: Site) -> Iterator[httpx.Client]:
     """What curl would be."""
-    return httpx.Client(base_url=site.url, headers={"authorization": f"Bearer {site.bearer}"})
+    with httpx.Client(base_url=site.url, headers={"authorization": f"Bearer {site.bearer}"}) as client:
+        yield client
 
 
 def name_of(queue: str) -> str:
