@@ -205,6 +205,11 @@ def test_an_access_key_made_elsewhere_is_looked_for(pair: Pair) -> None:
     assert app.behind.concerns(caught.value)
     assert pair.run(app.behind.make_up(caught.value, "", b""))
     assert enter().name == "shop"
+    another = pair.b.run(control.act(pair.b.app, {"do": "create_key", "scopes": ["all"]}))
+    keys = another["access_key_id"], another["secret_access_key"]
+    request = signed(body=b"{}", headers={"X-Amz-Target": "AmazonSQS.ListQueues"}, pair=keys)
+    answer = pair.a("POST", "/", request.body, headers=list(request.headers))
+    assert answer.status_code == 200, answer.text
     for nobodys in ("WINDLASS00000000", "AKIAIOSFODNN7EXAMPLE", "WINDLASS"):
         assert not pair.run(app.behind.make_up(AccessKeyUnknown(nobodys), "", b""))
 
