@@ -140,3 +140,8 @@ def _run(calls: Sequence[Call]) -> list[Bundle]:
 
 def new_future() -> Future[Any]:
     return asyncio.get_running_loop().create_future()
+
+
+def whole(answer: Any) -> Any:
+    """`decode` of a call whose result is the answer as it is."""
+    return answer

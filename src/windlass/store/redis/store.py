@@ -46,7 +46,7 @@ from windlass.store.base import Caller, Changes, Key, Runner, Store
 from windlass.store.redis import library
 from windlass.store.redis.address import Address
 from windlass.store.redis.administration import Administration
-from windlass.store.redis.call import REGISTRY, Argument, Call, new_future
+from windlass.store.redis.call import REGISTRY, Argument, Call, new_future, whole
 from windlass.store.redis.clock import ServerClock
 from windlass.store.redis.durability import Asked, Reader, check
 from windlass.store.redis.link import Link
@@ -98,8 +98,8 @@ class RedisStore(Store):
             self._link = Link(topology, address.prefix, self.clock, server)
             self._link.promise(given)
             self._memory = self._link.memory
-            self._administration = Administration(self._link, self._call)
-            self._upkeep = Upkeep(self._link, self._call)
+            self._administration = Administration(self._link, self._link.ask)
+            self._upkeep = Upkeep(self._link, self._link.ask)
             self.secret = self._administration.open()
         except BaseException:
             reader.close()
@@ -186,7 +186,7 @@ class RedisStore(Store):
 
     async def _known(self, queue: str) -> bool:
         if queue not in self._memory.numbers:
-            number = await self._call("lookup", REGISTRY, [queue])
+            number = await self._link.ask("lookup", REGISTRY, [queue])
             if not number:
                 return False
             self._memory.put(queue, int(number))
@@ -198,7 +198,7 @@ class RedisStore(Store):
 
     async def turn(self, work: str, seconds: float) -> bool:
         self.calls["turn"] += 1
-        return bool(await self._call("turn", REGISTRY, [work, round(seconds * 1000)]))
+        return bool(await self._link.ask("turn", REGISTRY, [work, round(seconds * 1000)]))
 
     def settle(self, name: str, value: str, *, anew: bool = False) -> str:
         self.calls["settle"] += 1
@@ -226,20 +226,20 @@ class RedisStore(Store):
             return _failed(error)
         except (TypeError, UnicodeError, ValueError) as error:
             return _failed(StoreUnavailable(f"The store cannot take this: {error}."))
-        return self._on_its_way(call)
+        return self._link.submit(call)
 
     def _send(
         self, queue: str, contents: Sequence[bytes], options: Sequence[Options] | None, once: Once | None
     ) -> Call:
         size = sum(map(len, contents))
         if options is None and once is None:
-            call = self._named("send", queue, contents, _whole, parts=1, label=len(contents), size=size)
+            call = self._named("send", queue, contents, whole, parts=1, label=len(contents), size=size)
             call.decode = partial(_sent, call, len(contents))
         else:
             args: list[Argument] = [once.key, once.fingerprint] if once is not None else ["", ""]
             for content, each in zip(contents, options or [Options()] * len(contents), strict=True):
                 args += [content, _packed(each)]
-            call = self._named("send_with", queue, args, _whole)
+            call = self._named("send_with", queue, args, whole)
             call.decode = partial(_sent_with, call)
         return call
 
@@ -263,7 +263,7 @@ class RedisStore(Store):
 
         try:
             call = self._named(
-                "receive", queue, args, _whole, parts=1, size=limit * _ROOM, abandoned=abandoned
+                "receive", queue, args, whole, parts=1, size=limit * _ROOM, abandoned=abandoned
             )
         except QueueNotFound as error:
             return _failed(error)
@@ -271,7 +271,7 @@ class RedisStore(Store):
         call.decode = partial(_received, call)
         if claim is not None and self._unmarked(queue):
             return self._after_marking(queue, call)
-        return self._on_its_way(call)
+        return self._link.submit(call)
 
     def acknowledge(
         self, queue: str, acknowledgements: Sequence[Acknowledgement]
@@ -306,11 +306,11 @@ class RedisStore(Store):
             return self._settle_letters(call, acks)
         if any(ack.tell for ack in acks) and self._unmarked(queue):
             return self._after_marking(queue, call)
-        return self._on_its_way(call)
+        return self._link.submit(call)
 
     async def _settle_letters(self, call: Call, acks: Sequence[Acknowledgement]) -> list[Settled]:
         """The same, with a look at where messages are that were sent to another queue."""
-        settled: list[Settled] = await self._on_its_way(call)
+        settled: list[Settled] = await self._link.submit(call)
         for place, ack in enumerate(acks):
             if settled[place] is Settled.GONE:
                 try:
@@ -329,7 +329,7 @@ class RedisStore(Store):
         if queue is None:
             return self._extend_anywhere(extensions)
         try:
-            return self._on_its_way(self._extension(queue, extensions))
+            return self._link.submit(self._extension(queue, extensions))
         except QueueNotFound as error:
             return _failed(error)
 
@@ -361,7 +361,7 @@ class RedisStore(Store):
         async def extend(number: int, places: Sequence[int]) -> None:
             call = self._extension(None, [extensions[place] for place in places], number)
             try:
-                found = await self._on_its_way(call)
+                found = await self._link.submit(call)
             except QueueNotFound:
                 return
             for place, until in zip(places, found, strict=True):
@@ -395,8 +395,8 @@ class RedisStore(Store):
                 "1" if last else "",
             ]
 
-        call = self._about(queue, "release", args, _whole)
-        reply = await self._on_its_way(call)
+        call = self._about(queue, "release", args, whole)
+        reply = await self._link.submit(call)
         await self._upkeep.carry_on(call.number, reply[5])
         if reply[0]:
             raise ReceiptStale if reply[0] == 1 else ReceiptGone
@@ -417,7 +417,7 @@ class RedisStore(Store):
         def args(of: int) -> list[Argument]:
             return [member_of(of, number), "1" if leased else "", how, _optional(outcome)]
 
-        reply = await self._on_its_way(self._about(queue, "cancel", args, _whole))
+        reply = await self._link.submit(self._about(queue, "cancel", args, whole))
         if reply[0] == 1:
             raise MessageLeased("The message is leased. Wait until its lease is over, or acknowledge it.")
         if reply[0]:
@@ -425,7 +425,7 @@ class RedisStore(Store):
 
     async def purge(self, queue: str) -> int:
         self.calls["purge"] += 1
-        reply = await self._on_its_way(self._named("purge", queue, [], _whole))
+        reply = await self._link.submit(self._named("purge", queue, [], whole))
         return int(reply[0])
 
     async def redrive(self, queue: str, limit: int) -> tuple[int, bool]:
@@ -446,11 +446,11 @@ class RedisStore(Store):
         number, of = 0, ""
         while moved < limit:  # a bite a call, so that others get their turn
             if elsewhere:
-                call = Call(new_future(), "redrive", number, [limit - moved, of], _whole)
-                reply = await self._on_its_way(call)
+                call = Call(new_future(), "redrive", number, [limit - moved, of], whole)
+                reply = await self._link.submit(call)
             else:
-                call = self._named("redrive", queue, [limit - moved, ""], _whole)
-                reply = await self._on_its_way(call)
+                call = self._named("redrive", queue, [limit - moved, ""], whole)
+                reply = await self._link.submit(call)
             await self._upkeep.carry_on(call.number, reply[5])
             bites.append(reply[0][0])
             moved += reply[0][0]
@@ -465,8 +465,8 @@ class RedisStore(Store):
 
     async def peek(self, queue: str, limit: int, state: State = State.READY) -> list[Message]:
         self.calls["peek"] += 1
-        call = self._named("peek", queue, [int(state), limit], _whole)
-        found = await self._on_its_way(call)
+        call = self._named("peek", queue, [int(state), limit], whole)
+        found = await self._link.submit(call)
         messages: list[Message] = []
         for member, raw, packed in found:
             past = deliveries_of(packed)
@@ -483,7 +483,7 @@ class RedisStore(Store):
         member = member_of(queue, number)
         while True:
             try:
-                reply = await self._call("find", queue, [member])
+                reply = await self._link.ask("find", queue, [member])
             except QueueNotFound:
                 return None
             name = self._memory.names.get(queue, "")
@@ -527,17 +527,17 @@ class RedisStore(Store):
         self.calls["told"] += 1
         queue = number >> PLACE_BITS
         try:
-            await self._call("told", queue, [member_of(queue, number), keep])
+            await self._link.ask("told", queue, [member_of(queue, number), keep])
         except QueueNotFound:
             return
 
     async def _of_claimed(self, verb: str, args: Sequence[Argument]) -> list[tuple[int, Any]]:
         """What the queues answer in which there may be claims."""
-        numbers = sorted({int(number) for number in await self._call("claimed", REGISTRY, [])})
+        numbers = sorted({int(number) for number in await self._link.ask("claimed", REGISTRY, [])})
 
         async def ask(number: int) -> Any:
             try:
-                return await self._call(verb, number, args)
+                return await self._link.ask(verb, number, args)
             except QueueNotFound:
                 return []
 
@@ -545,7 +545,7 @@ class RedisStore(Store):
 
     async def oldest(self, queue: str) -> int | None:
         self.calls["oldest"] += 1
-        found = await self._on_its_way(self._named("oldest", queue, [], _whole))
+        found = await self._link.submit(self._named("oldest", queue, [], whole))
         return int(found) if found else None
 
     async def ping(self) -> None:
@@ -593,7 +593,7 @@ class RedisStore(Store):
 
     async def add_runner(self, runner: Runner) -> Runner:
         self.calls["add_runner"] += 1
-        number = await self._call("number", REGISTRY, ["next_runner"])
+        number = await self._link.ask("number", REGISTRY, ["next_runner"])
         added = msgspec.structs.replace(runner, number=number)
         await self._administration.keep("ru", str(number), encode(added))
         self._memory.do(lambda: self._memory.runners.update({number: added}))
@@ -616,7 +616,7 @@ class RedisStore(Store):
 
     async def runner(self, number: int) -> Runner | None:
         self.calls["runner"] += 1
-        packed = await self._call("runner", REGISTRY, [number])
+        packed = await self._link.ask("runner", REGISTRY, [number])
         return decode_runner(packed) if packed else None
 
     # --- calls ------------------------------------------------------------------------------------
@@ -638,16 +638,6 @@ class RedisStore(Store):
         """A call about messages, which are called by where they were sent to."""
         return self._named(verb, queue, args(self._memory.number(queue)), decode, **how)
 
-    def _on_its_way(self, call: Call) -> asyncio.Future[Any]:
-        try:
-            self._link.submit(call)
-        except WindlassError as error:
-            call.future.set_exception(error)
-        return call.future
-
-    async def _call(self, verb: str, number: int, args: Sequence[Argument]) -> Any:
-        return await self._on_its_way(Call(new_future(), verb, number, args, _whole))
-
     def _unmarked(self, queue: str) -> bool:
         return self._memory.numbers.get(queue) not in self._memory.claimed
 
@@ -655,16 +645,12 @@ class RedisStore(Store):
         """Note, before there is one, that there are claims in a queue."""
         if await self._known(queue):
             number = self._memory.number(queue)
-            await self._call("mark_claimed", REGISTRY, [number])
+            await self._link.ask("mark_claimed", REGISTRY, [number])
             self._memory.claimed.add(number)
 
     async def _after_marking(self, queue: str, call: Call) -> Any:
         await self._mark(queue)
-        return await self._on_its_way(call)
-
-
-def _whole(reply: Any) -> Any:
-    return reply
+        return await self._link.submit(call)
 
 
 def _failed(error: WindlassError) -> asyncio.Future[Any]:
