@@ -125,7 +125,7 @@ class Administration:
     async def info(self, name: str) -> QueueInfo:
         """Raises QueueNotFound."""
         for _ in range(2):
-            number = await self._number(name)
+            number = await self.number(name)
             if number is None:
                 break
             try:
@@ -133,6 +133,16 @@ class Administration:
             except QueueNotFound:  # deleted since, by somebody else, and made anew perhaps
                 self._memory.remove(name)
         raise not_found(name)
+
+    async def infos(self, names: Sequence[str]) -> list[QueueInfo]:
+        """Several queues; one that is deleted at this moment is passed over."""
+        found: list[QueueInfo] = []
+        for info in await asyncio.gather(*map(self.info, names), return_exceptions=True):
+            if isinstance(info, QueueInfo):
+                found.append(info)
+            elif not isinstance(info, QueueNotFound):
+                raise info
+        return found
 
     async def _changed(self, name: str) -> QueueInfo:
         """A queue behind a change. Raises QueueNotFound, OutcomeUnknown: the change is made all the same."""
@@ -144,7 +154,8 @@ class Administration:
                 retry_after=1,
             ) from error
 
-    async def _number(self, name: str) -> int | None:
+    async def number(self, name: str) -> int | None:
+        """A queue's number, looked up where it is not known here; None: there is no such queue."""
         number = self._memory.numbers.get(name)
         if number is None:
             found = await self._ask("lookup", REGISTRY, [name])
@@ -211,13 +222,13 @@ class Administration:
             return ""
         if letters == name:
             raise Invalid("A queue cannot be its own dead letter.", field="dead_letter")
-        number = await self._number(letters)
+        number = await self.number(letters)
         if number is not None:
             try:
                 await self._ask("stats", number, [])
             except QueueNotFound:
                 self._memory.remove(letters)
-                number = await self._number(letters)
+                number = await self.number(letters)
         if number is None:
             raise _no_letter(letters)
         return number

@@ -140,14 +140,9 @@ class RedisStore(Store):
         found: list[QueueInfo] = []
         while len(found) < limit:
             names = self._memory.page(prefix, after, limit - len(found))
-            infos = await asyncio.gather(*map(self._administration.info, names), return_exceptions=True)
-            for info in infos:
-                if isinstance(info, QueueInfo):
-                    found.append(info)
-                elif not isinstance(info, QueueNotFound):  # that one was deleted at this moment
-                    raise info
             if not names:
                 break
+            found += await self._administration.infos(names)
             after = names[-1]
         return found
 
@@ -167,30 +162,12 @@ class RedisStore(Store):
     async def totals(self) -> tuple[int, list[int]]:
         self.calls["totals"] += 1
         await self._administration.read_anew()
-        names = self._memory.page("", "", len(self._memory.names))
-        totals = [0] * len(State)
-        count = 0
-        infos = await asyncio.gather(*map(self._administration.info, names), return_exceptions=True)
-        for info in infos:
-            if isinstance(info, QueueInfo):
-                count += 1
-                for state in State:
-                    totals[state] += getattr(info, state.name.lower())
-            elif not isinstance(info, QueueNotFound):
-                raise info
-        return count, totals
+        infos = await self._administration.infos(self._memory.page("", "", len(self._memory.names)))
+        return len(infos), [sum(getattr(info, state.name.lower()) for info in infos) for state in State]
 
     async def learn(self, queue: str) -> bool:
         self.calls["learn"] += 1
-        return await self._known(queue)
-
-    async def _known(self, queue: str) -> bool:
-        if queue not in self._memory.numbers:
-            number = await self._link.ask("lookup", REGISTRY, [queue])
-            if not number:
-                return False
-            self._memory.put(queue, int(number))
-        return True
+        return await self._administration.number(queue) is not None
 
     async def refresh(self) -> bool:
         self.calls["refresh"] += 1
@@ -456,9 +433,10 @@ class RedisStore(Store):
             moved += reply[0][0]
             if reply[0][1]:
                 letters = (await self._administration.info(queue)).settings.dead_letter
-                if elsewhere or letters is None or not await self._known(letters):
+                target = None if elsewhere or letters is None else await self._administration.number(letters)
+                if target is None:
                     return moved, True
-                elsewhere, number, of = True, self._memory.number(letters), str(call.number)
+                elsewhere, number, of = True, target, str(call.number)
         return moved, False
 
     # --- looking ----------------------------------------------------------------------------------
@@ -643,8 +621,8 @@ class RedisStore(Store):
 
     async def _mark(self, queue: str) -> None:
         """Note, before there is one, that there are claims in a queue."""
-        if await self._known(queue):
-            number = self._memory.number(queue)
+        number = await self._administration.number(queue)
+        if number is not None:
             await self._link.ask("mark_claimed", REGISTRY, [number])
             self._memory.claimed.add(number)
 
