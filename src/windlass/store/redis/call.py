@@ -34,8 +34,7 @@ class Call(Operation[Any]):
     """One call. `decode` makes its result of the answer, or its part of a common one."""
 
     __slots__ = (
-        "abandoned", "args", "decode", "label", "name", "number", "parts", "size",
-        "tries", "verb",
+        "abandoned", "args", "decode", "label", "number", "parts", "size", "tries", "verb",
     )  # fmt: skip
 
     def __init__(
@@ -46,7 +45,6 @@ class Call(Operation[Any]):
         args: Sequence[Argument],
         decode: Callable[[Any], Any],
         *,
-        name: str | None = None,
         parts: int = 0,
         label: Argument | None = None,
         size: int = 0,
@@ -55,8 +53,6 @@ class Call(Operation[Any]):
         super().__init__(future)
         self.verb = verb
         self.number = number
-        self.name = name
-        """The queue's name, where it was asked for by that."""
         self.args = args
         self.decode = decode
         self.parts = parts

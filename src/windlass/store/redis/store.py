@@ -6,7 +6,6 @@ import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import msgspec
@@ -14,17 +13,13 @@ import structlog
 
 from windlass.clock import Clock
 from windlass.errors import (
-    IdempotencyFull,
-    IdempotencyKeyReused,
     MessageGone,
     MessageLeased,
     OutcomeUnknown,
-    QueueFull,
     QueueNotFound,
     ReceiptGone,
     ReceiptStale,
     StoreUnavailable,
-    TooLarge,
     WindlassError,
 )
 from windlass.ids import PLACE_BITS
@@ -43,7 +38,7 @@ from windlass.message import (
     State,
 )
 from windlass.store.base import Caller, Changes, Key, Runner, Store
-from windlass.store.redis import library
+from windlass.store.redis import receiving, sending
 from windlass.store.redis.address import Address
 from windlass.store.redis.administration import Administration
 from windlass.store.redis.call import REGISTRY, Argument, Call, new_future, whole
@@ -66,9 +61,6 @@ from windlass.store.redis.upkeep import Upkeep
 from windlass.store.redis.watch import Watch
 
 log = structlog.get_logger("windlass.store")
-
-_ROOM = 8 * 1024
-"""Bytes that a message of a receive is taken to have when requests are put together."""
 
 
 class RedisStore(Store):
@@ -198,27 +190,12 @@ class RedisStore(Store):
     ) -> Awaitable[Sent]:
         self.calls["send"] += 1
         try:
-            call = self._send(queue, contents, options, once)
+            call = sending.call_of(self._memory, queue, contents, options, once)
         except QueueNotFound as error:
             return _failed(error)
         except (TypeError, UnicodeError, ValueError) as error:
             return _failed(StoreUnavailable(f"The store cannot take this: {error}."))
         return self._link.submit(call)
-
-    def _send(
-        self, queue: str, contents: Sequence[bytes], options: Sequence[Options] | None, once: Once | None
-    ) -> Call:
-        size = sum(map(len, contents))
-        if options is None and once is None:
-            call = self._named("send", queue, contents, whole, parts=1, label=len(contents), size=size)
-            call.decode = partial(_sent, call, len(contents))
-        else:
-            args: list[Argument] = [once.key, once.fingerprint] if once is not None else ["", ""]
-            for content, each in zip(contents, options or [Options()] * len(contents), strict=True):
-                args += [content, _packed(each)]
-            call = self._named("send_with", queue, args, whole)
-            call.decode = partial(_sent_with, call)
-        return call
 
     # --- messages out -----------------------------------------------------------------------------
 
@@ -232,20 +209,10 @@ class RedisStore(Store):
         claim: str | None = None,
     ) -> Awaitable[list[Message]]:
         self.calls["receive"] += 1
-        args: list[Argument] = [limit, "" if lease is None else lease, holder, claim or ""]
-        future = new_future()
-
-        def abandoned() -> bool:
-            return future.cancelled() or (caller is not None and caller.disconnected)
-
         try:
-            call = self._named(
-                "receive", queue, args, whole, parts=1, size=limit * _ROOM, abandoned=abandoned
-            )
+            call = receiving.call_of(self._memory, queue, limit, lease, holder, caller, claim)
         except QueueNotFound as error:
             return _failed(error)
-        call.future = future
-        call.decode = partial(_received, call)
         if claim is not None and self._unmarked(queue):
             return self._after_marking(queue, call)
         return self._link.submit(call)
@@ -603,7 +570,7 @@ class RedisStore(Store):
         self, verb: str, queue: str, args: Sequence[Argument], decode: Callable[[Any], Any], **how: Any
     ) -> Call:
         """A call for a queue. Raises QueueNotFound where that is not known here."""
-        return Call(new_future(), verb, self._memory.number(queue), args, decode, name=queue, **how)
+        return Call(new_future(), verb, self._memory.number(queue), args, decode, **how)
 
     def _about(
         self,
@@ -641,69 +608,6 @@ def _optional(value: str | bytes | None) -> Argument:
     if value is None:
         return "-"
     return b"+" + value if isinstance(value, bytes) else "+" + value
-
-
-def _packed(options: Options) -> bytes:
-    return encode(
-        (
-            options.delay,
-            False if options.ttl is None else options.ttl,
-            options.priority,
-            False if options.group is None else options.group,
-            False if options.dedup_id is None else options.dedup_id,
-            False if options.headers is None else options.headers.decode(),
-        )
-    )
-
-
-def _sent(call: Call, amount: int, parts: Sequence[Any]) -> Sent | None:
-    (first,) = parts
-    if isinstance(first, list):
-        call.error = _refusal(call.name or "", first)
-        return None
-    start = call.number << PLACE_BITS | int(first)
-    return Sent(call.number, range(start, start + amount))
-
-
-def _sent_with(call: Call, reply: Any) -> Sent | None:
-    answer = reply[0]
-    if answer[0] != b"sent":
-        call.error = _refusal(call.name or "", answer)
-        return None
-    numbers = [call.number << PLACE_BITS | int(place) for place in answer[1]]
-    duplicates = [bool(known) for known in answer[2]]
-    return Sent(call.number, numbers, duplicates if any(duplicates) else None)
-
-
-def _refusal(queue: str, answer: Sequence[Any]) -> WindlassError:
-    """Why a send was not taken."""
-    if answer[0] == b"full":
-        return QueueFull(
-            f"Queue {queue!r} holds {answer[1]:,} messages, and there is no room for these (max_length)."
-            " Try again when some have left.",
-            retry_after=1,
-        )
-    if answer[0] == b"large":
-        return TooLarge(
-            f"The content has {answer[1]:,} bytes; queue {queue!r} takes fewer (max_message_bytes).",
-            field="content",
-        )
-    if answer[0] == b"reused":
-        return IdempotencyKeyReused(field="Idempotency-Key")
-    return IdempotencyFull(
-        f"{library.MAX_ANSWERS:,} Idempotency-Keys of this queue are remembered, the most there may be;"
-        " each is kept 24 h.",
-        retry_after=60,
-    )
-
-
-def _received(call: Call, answer: Any) -> list[Message]:
-    (taken,) = answer
-    queue = call.number
-    return [
-        message_of(queue, member, raw, deliveries, delivery, int(until))
-        for member, raw, delivery, deliveries, until in taken
-    ]
 
 
 def _settled(parts: Sequence[int]) -> list[Settled]:
