@@ -23,7 +23,7 @@ from windlass.errors import (
 from windlass.message import QueueInfo, QueueSettings
 from windlass.store.redis import library
 from windlass.store.redis.address import Address
-from windlass.store.redis.call import REGISTRY, Argument
+from windlass.store.redis.call import REGISTRY, Argument, Call
 from windlass.store.redis.faults import unavailable
 from windlass.store.redis.link import Link
 from windlass.store.redis.memory import not_found
@@ -285,6 +285,24 @@ class Administration:
     async def gone(self) -> list[int]:
         """Queues that somebody began to delete."""
         return [int(number) for number in (await self._ask("all", REGISTRY, []))[5]]
+
+    # --- claims -----------------------------------------------------------------------------------
+
+    def is_marked(self, queue: str) -> bool:
+        """Whether it is noted that there may be claims in a queue. From memory."""
+        return self._memory.numbers.get(queue) in self._memory.claimed
+
+    async def mark(self, queue: str) -> None:
+        """Note, before there is one, that there are claims in a queue."""
+        number = None if self.is_marked(queue) else await self.number(queue)
+        if number is not None:
+            await self._ask("mark_claimed", REGISTRY, [number])
+            self._memory.claimed.add(number)
+
+    async def submit_marked(self, queue: str, call: Call) -> Any:
+        """Send a call that brings a claim, behind that note."""
+        await self.mark(queue)
+        return await self._link.submit(call)
 
     # --- the rest ---------------------------------------------------------------------------------
 

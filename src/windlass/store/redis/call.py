@@ -141,3 +141,17 @@ def new_future() -> Future[Any]:
 def whole(answer: Any) -> Any:
     """`decode` of a call whose result is the answer as it is."""
     return answer
+
+
+def failed(error: Exception) -> Future[Any]:
+    """What stands for a call that is not made."""
+    future = new_future()
+    future.set_exception(error)
+    return future
+
+
+def optional(value: str | bytes | None) -> Argument:
+    """An argument that may be None, as the functions read it."""
+    if value is None:
+        return "-"
+    return b"+" + value if isinstance(value, bytes) else "+" + value

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -12,16 +11,7 @@ import msgspec
 import structlog
 
 from windlass.clock import Clock
-from windlass.errors import (
-    MessageGone,
-    MessageLeased,
-    OutcomeUnknown,
-    QueueNotFound,
-    ReceiptGone,
-    ReceiptStale,
-    StoreUnavailable,
-    WindlassError,
-)
+from windlass.errors import QueueNotFound, StoreUnavailable
 from windlass.ids import PLACE_BITS
 from windlass.message import (
     Acknowledgement,
@@ -38,24 +28,18 @@ from windlass.message import (
     State,
 )
 from windlass.store.base import Caller, Changes, Key, Runner, Store
-from windlass.store.redis import receiving, sending
+from windlass.store.redis import receiving, redriving, sending
 from windlass.store.redis.address import Address
 from windlass.store.redis.administration import Administration
-from windlass.store.redis.call import REGISTRY, Argument, Call, new_future, whole
+from windlass.store.redis.call import REGISTRY, failed
 from windlass.store.redis.clock import ServerClock
 from windlass.store.redis.durability import Asked, Reader, check
 from windlass.store.redis.link import Link
 from windlass.store.redis.memory import decode_runner
 from windlass.store.redis.news import News
-from windlass.store.redis.records import (
-    Deliveries,
-    deliveries_of,
-    encode,
-    ended,
-    living,
-    member_of,
-    message_of,
-)
+from windlass.store.redis.reading import Reading
+from windlass.store.redis.records import encode, member_of
+from windlass.store.redis.settling import Settling
 from windlass.store.redis.topology import Topology
 from windlass.store.redis.upkeep import Upkeep
 from windlass.store.redis.watch import Watch
@@ -92,6 +76,8 @@ class RedisStore(Store):
             self._memory = self._link.memory
             self._administration = Administration(self._link, self._link.ask)
             self._upkeep = Upkeep(self._link, self._link.ask)
+            self._reading = Reading(self._link, self._upkeep)
+            self._settling = Settling(self._link, self._administration, self._upkeep, self._reading)
             self.secret = self._administration.open()
         except BaseException:
             reader.close()
@@ -192,9 +178,9 @@ class RedisStore(Store):
         try:
             call = sending.call_of(self._memory, queue, contents, options, once)
         except QueueNotFound as error:
-            return _failed(error)
+            return failed(error)
         except (TypeError, UnicodeError, ValueError) as error:
-            return _failed(StoreUnavailable(f"The store cannot take this: {error}."))
+            return failed(StoreUnavailable(f"The store cannot take this: {error}."))
         return self._link.submit(call)
 
     # --- messages out -----------------------------------------------------------------------------
@@ -212,9 +198,9 @@ class RedisStore(Store):
         try:
             call = receiving.call_of(self._memory, queue, limit, lease, holder, caller, claim)
         except QueueNotFound as error:
-            return _failed(error)
-        if claim is not None and self._unmarked(queue):
-            return self._after_marking(queue, call)
+            return failed(error)
+        if claim is not None and not self._administration.is_marked(queue):
+            return self._administration.submit_marked(queue, call)
         return self._link.submit(call)
 
     def acknowledge(
@@ -222,97 +208,18 @@ class RedisStore(Store):
     ) -> Awaitable[list[Settled]]:
         self.calls["acknowledge"] += 1
         try:
-            self._memory.number(queue)
+            return self._settling.acknowledge(queue, acknowledgements)
         except QueueNotFound as error:
-            return _failed(error)
-        if acknowledgements:
-            return self._settle(queue, acknowledgements)
-        nothing = new_future()  # none of many receipts was ever issued
-        nothing.set_result([])
-        return nothing
-
-    def _settle(self, queue: str, acks: Sequence[Acknowledgement]) -> Awaitable[list[Settled]]:
-        def args(number: int) -> list[Argument]:
-            return [
-                argument
-                for ack in acks
-                for argument in (
-                    member_of(number, ack.number),
-                    ack.delivery,
-                    _optional(ack.outcome),
-                    _optional(ack.holder),
-                    "1" if ack.tell else "",
-                )
-            ]
-
-        call = self._about(queue, "acknowledge", args, _settled, parts=len(acks))
-        if any(ack.number >> PLACE_BITS != call.number for ack in acks):
-            return self._settle_letters(call, acks)
-        if any(ack.tell for ack in acks) and self._unmarked(queue):
-            return self._after_marking(queue, call)
-        return self._link.submit(call)
-
-    async def _settle_letters(self, call: Call, acks: Sequence[Acknowledgement]) -> list[Settled]:
-        """The same, with a look at where messages are that were sent to another queue."""
-        settled: list[Settled] = await self._link.submit(call)
-        for place, ack in enumerate(acks):
-            if settled[place] is Settled.GONE:
-                try:
-                    life = await self.find(ack.number)
-                except StoreUnavailable as error:
-                    raise OutcomeUnknown(
-                        "This was done, and what became of some of the messages cannot be read.",
-                        retry_after=1,
-                    ) from error
-                if life is not None and life.ended_at is None:
-                    settled[place] = Settled.STALE
-        return settled
+            return failed(error)
 
     def extend(self, queue: str | None, extensions: Sequence[Extension]) -> Awaitable[list[int | Settled]]:
         self.calls["extend"] += 1
         if queue is None:
-            return self._extend_anywhere(extensions)
+            return self._settling.extend_anywhere(extensions)
         try:
-            return self._link.submit(self._extension(queue, extensions))
+            return self._settling.extend(queue, extensions)
         except QueueNotFound as error:
-            return _failed(error)
-
-    def _extension(self, queue: str | None, extensions: Sequence[Extension], number: int = 0) -> Call:
-        def args(of: int) -> list[Argument]:
-            return [
-                argument
-                for each in extensions
-                for argument in (
-                    member_of(of, each.number),
-                    "" if each.lease is None else each.lease,
-                    each.delivery,
-                    _optional(each.holder),
-                    "" if each.longest is None else each.longest,
-                )
-            ]
-
-        if queue is None:
-            return Call(new_future(), "extend", number, args(number), _extended, parts=len(extensions))
-        return self._about(queue, "extend", args, _extended, parts=len(extensions))
-
-    async def _extend_anywhere(self, extensions: Sequence[Extension]) -> list[int | Settled]:
-        """Each in the queue that its number names."""
-        by_queue: dict[int, list[int]] = {}
-        for place, each in enumerate(extensions):
-            by_queue.setdefault(each.number >> PLACE_BITS, []).append(place)
-        results: list[int | Settled] = [Settled.GONE] * len(extensions)
-
-        async def extend(number: int, places: Sequence[int]) -> None:
-            call = self._extension(None, [extensions[place] for place in places], number)
-            try:
-                found = await self._link.submit(call)
-            except QueueNotFound:
-                return
-            for place, until in zip(places, found, strict=True):
-                results[place] = until
-
-        await asyncio.gather(*(extend(number, places) for number, places in by_queue.items() if number))
-        return results
+            return failed(error)
 
     async def release(
         self,
@@ -327,23 +234,9 @@ class RedisStore(Store):
         last: bool = False,
     ) -> None:
         self.calls["release"] += 1
-
-        def args(of: int) -> list[Argument]:
-            return [
-                member_of(of, number),
-                delivery,
-                delay,
-                _optional(holder),
-                reason,
-                "1" if counts else "",
-                "1" if last else "",
-            ]
-
-        call = self._about(queue, "release", args, whole)
-        reply = await self._link.submit(call)
-        await self._upkeep.carry_on(call.number, reply[5])
-        if reply[0]:
-            raise ReceiptStale if reply[0] == 1 else ReceiptGone
+        await self._settling.release(
+            queue, number, delivery, delay, holder=holder, reason=reason, counts=counts, last=last
+        )
 
     async def cancel(
         self,
@@ -355,118 +248,34 @@ class RedisStore(Store):
         outcome: bytes | None = None,
     ) -> None:
         self.calls["cancel"] += 1
-        if outcome is not None and self._unmarked(queue):
-            await self._mark(queue)
-
-        def args(of: int) -> list[Argument]:
-            return [member_of(of, number), "1" if leased else "", how, _optional(outcome)]
-
-        reply = await self._link.submit(self._about(queue, "cancel", args, whole))
-        if reply[0] == 1:
-            raise MessageLeased("The message is leased. Wait until its lease is over, or acknowledge it.")
-        if reply[0]:
-            raise MessageGone
+        await self._settling.cancel(queue, number, leased=leased, how=how, outcome=outcome)
 
     async def purge(self, queue: str) -> int:
         self.calls["purge"] += 1
-        reply = await self._link.submit(self._named("purge", queue, [], whole))
+        reply = await self._link.ask("purge", self._memory.number(queue), [])
         return int(reply[0])
 
     async def redrive(self, queue: str, limit: int) -> tuple[int, bool]:
         self.calls["redrive"] += 1
-        bites: list[int] = []
-        try:
-            return await self._redrive(queue, limit, bites)
-        except OutcomeUnknown:
-            raise
-        except StoreUnavailable:
-            if not any(bites):
-                raise
-            return sum(bites), False  # so many were moved before
-
-    async def _redrive(self, queue: str, limit: int, bites: list[int]) -> tuple[int, bool]:
-        """The same; how many were moved each time is put down in `bites`."""
-        moved, elsewhere = 0, False
-        number, of = 0, ""
-        while moved < limit:  # a bite a call, so that others get their turn
-            if elsewhere:
-                call = Call(new_future(), "redrive", number, [limit - moved, of], whole)
-                reply = await self._link.submit(call)
-            else:
-                call = self._named("redrive", queue, [limit - moved, ""], whole)
-                reply = await self._link.submit(call)
-            await self._upkeep.carry_on(call.number, reply[5])
-            bites.append(reply[0][0])
-            moved += reply[0][0]
-            if reply[0][1]:
-                letters = (await self._administration.info(queue)).settings.dead_letter
-                target = None if elsewhere or letters is None else await self._administration.number(letters)
-                if target is None:
-                    return moved, True
-                elsewhere, number, of = True, target, str(call.number)
-        return moved, False
+        return await redriving.redrive(self._link, self._administration, self._upkeep, queue, limit)
 
     # --- looking ----------------------------------------------------------------------------------
 
     async def peek(self, queue: str, limit: int, state: State = State.READY) -> list[Message]:
         self.calls["peek"] += 1
-        call = self._named("peek", queue, [int(state), limit], whole)
-        found = await self._link.submit(call)
-        messages: list[Message] = []
-        for member, raw, packed in found:
-            past = deliveries_of(packed)
-            until = past.due if state is State.LEASED else 0
-            messages.append(message_of(call.number, member, raw, past.count, 0, until))
-        return messages
+        return await self._reading.peek(queue, limit, state)
 
     async def find(self, number: int) -> Life | None:
         self.calls["find"] += 1
-        home = number >> PLACE_BITS
-        return await self._find(home, number) if home else None
-
-    async def _find(self, queue: int, number: int) -> Life | None:
-        member = member_of(queue, number)
-        while True:
-            try:
-                reply = await self._link.ask("find", queue, [member])
-            except QueueNotFound:
-                return None
-            name = self._memory.names.get(queue, "")
-            if reply[0] == b"living":
-                return living(queue, name, member.encode(), *reply[1:])
-            if reply[0] == b"ended":
-                return ended(queue, name, member.encode(), reply[1])
-            if reply[0] == b"moving":
-                await self._upkeep.move_on(queue)
-            elif reply[0] == b"away" and int(reply[1]) != queue:
-                queue = int(reply[1])
-                member = member_of(queue, number)
-            else:
-                return None
+        return await self._reading.find(number)
 
     async def held(self, holder: str | None = None) -> list[Held]:
         self.calls["held"] += 1
-        found: list[Held] = []
-        for number, reply in await self._of_claimed("held", [_optional(holder)]):
-            for member, raw, packed in reply:
-                past: Deliveries = deliveries_of(packed)
-                message = message_of(number, member, raw, past.count, past.token, past.due)
-                found.append(Held(message, str(past.holder), str(past.claim), past.tentative, past.since))
-        return found
+        return await self._reading.held(holder)
 
     async def untold(self, limit: int = 100) -> list[End]:
         self.calls["untold"] += 1
-        ends: list[End] = []
-        for number, reply in await self._of_claimed("untold", [limit]):
-            name = self._memory.names.get(number, "")
-            for member, *rest in reply:
-                if len(rest) == 1:
-                    life = ended(number, name, member, rest[0])
-                    ends.append(End(life.message.number, life.outcome, life))
-                else:
-                    life = living(number, name, member, int(State.DEAD), *rest)
-                    ends.append(End(life.message.number, None, life))
-        return sorted(ends, key=lambda end: end.number)[:limit]
+        return await self._reading.untold(limit)
 
     async def told(self, number: int, keep: int) -> None:
         self.calls["told"] += 1
@@ -476,22 +285,9 @@ class RedisStore(Store):
         except QueueNotFound:
             return
 
-    async def _of_claimed(self, verb: str, args: Sequence[Argument]) -> list[tuple[int, Any]]:
-        """What the queues answer in which there may be claims."""
-        numbers = sorted({int(number) for number in await self._link.ask("claimed", REGISTRY, [])})
-
-        async def ask(number: int) -> Any:
-            try:
-                return await self._link.ask(verb, number, args)
-            except QueueNotFound:
-                return []
-
-        return list(zip(numbers, await asyncio.gather(*map(ask, numbers)), strict=True))
-
     async def oldest(self, queue: str) -> int | None:
         self.calls["oldest"] += 1
-        found = await self._link.submit(self._named("oldest", queue, [], whole))
-        return int(found) if found else None
+        return await self._reading.oldest(queue)
 
     async def ping(self) -> None:
         self.calls["ping"] += 1
@@ -563,56 +359,3 @@ class RedisStore(Store):
         self.calls["runner"] += 1
         packed = await self._link.ask("runner", REGISTRY, [number])
         return decode_runner(packed) if packed else None
-
-    # --- calls ------------------------------------------------------------------------------------
-
-    def _named(
-        self, verb: str, queue: str, args: Sequence[Argument], decode: Callable[[Any], Any], **how: Any
-    ) -> Call:
-        """A call for a queue. Raises QueueNotFound where that is not known here."""
-        return Call(new_future(), verb, self._memory.number(queue), args, decode, **how)
-
-    def _about(
-        self,
-        queue: str,
-        verb: str,
-        args: Callable[[int], list[Argument]],
-        decode: Callable[[Any], Any],
-        **how: Any,
-    ) -> Call:
-        """A call about messages, which are called by where they were sent to."""
-        return self._named(verb, queue, args(self._memory.number(queue)), decode, **how)
-
-    def _unmarked(self, queue: str) -> bool:
-        return self._memory.numbers.get(queue) not in self._memory.claimed
-
-    async def _mark(self, queue: str) -> None:
-        """Note, before there is one, that there are claims in a queue."""
-        number = await self._administration.number(queue)
-        if number is not None:
-            await self._link.ask("mark_claimed", REGISTRY, [number])
-            self._memory.claimed.add(number)
-
-    async def _after_marking(self, queue: str, call: Call) -> Any:
-        await self._mark(queue)
-        return await self._link.submit(call)
-
-
-def _failed(error: WindlassError) -> asyncio.Future[Any]:
-    future = new_future()
-    future.set_exception(error)
-    return future
-
-
-def _optional(value: str | bytes | None) -> Argument:
-    if value is None:
-        return "-"
-    return b"+" + value if isinstance(value, bytes) else "+" + value
-
-
-def _settled(parts: Sequence[int]) -> list[Settled]:
-    return [Settled(part) for part in parts]
-
-
-def _extended(parts: Sequence[Any]) -> list[int | Settled]:
-    return [int(part) if isinstance(part, bytes) else Settled(-part) for part in parts]
