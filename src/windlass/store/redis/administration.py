@@ -21,13 +21,12 @@ from windlass.errors import (
     StoreUnavailable,
 )
 from windlass.message import QueueInfo, QueueSettings
-from windlass.store.redis import library
 from windlass.store.redis.address import Address
 from windlass.store.redis.call import REGISTRY, Argument, Call
 from windlass.store.redis.faults import unavailable
 from windlass.store.redis.link import Link
 from windlass.store.redis.memory import not_found
-from windlass.store.redis.records import decode_settings, fields_of, info_of
+from windlass.store.redis.records import decode_settings, fields_of, info_of, pairs_of
 
 Ask = Callable[[str, int, Sequence[Argument]], Awaitable[Any]]
 """(verb, number of a queue, arguments): what its function answers."""
@@ -62,12 +61,12 @@ class Administration:
     def open(self) -> bytes:
         """Read the registry; the installation's secret, made where there is none. Blocks."""
         self._refuse_unfinished()
-        secret: bytes = self._now("found", REGISTRY, secrets.token_bytes(32))
-        self._read(self._memory.mark(), self._now("all", REGISTRY))
-        if self._now("beat", REGISTRY) > AWAY:
+        secret: bytes = self._link.ask_now("found", REGISTRY, secrets.token_bytes(32))
+        self._read(self._memory.mark(), self._link.ask_now("all", REGISTRY))
+        if self._link.ask_now("beat", REGISTRY) > AWAY:
             for number in self._memory.claimed:
                 with contextlib.suppress(QueueNotFound):
-                    self._now("resume", number)
+                    self._link.ask_now("resume", number)
         return secret
 
     def _refuse_unfinished(self) -> None:
@@ -79,24 +78,9 @@ class Administration:
         if copying:
             raise unfinished(self._link.topology.address)
 
-    def _now(self, verb: str, number: int, *args: Argument) -> Any:
-        """Ask, and wait for the answer: before there is an event loop."""
-        keys = self._link.key_of(number)
-        client = self._link.topology.node(keys[0].encode()).client
-        try:
-            return client.execute_command(  # type: ignore[no-untyped-call]
-                "FCALL", library.prefix() + verb, len(keys), *keys, *self._link.stamp(), *args
-            )
-        except redis.ResponseError as error:
-            if str(error).startswith("NOQUEUE"):
-                raise not_found(str(number)) from error
-            raise unavailable(error) from error
-        except redis.RedisError as error:
-            raise unavailable(error) from error
-
     def _read(self, since: int, reply: Sequence[Any]) -> None:
         version, names, keys, runners, claimed, _ = reply
-        self._memory.read(since, int(version), _pairs(names), _pairs(keys), _pairs(runners))
+        self._memory.read(since, int(version), pairs_of(names), pairs_of(keys), pairs_of(runners))
         self._memory.claimed |= {int(number) for number in claimed}
 
     async def refresh(self) -> bool:
@@ -115,9 +99,9 @@ class Administration:
 
     def refresh_now(self) -> bool:
         """The same, without an event loop; True where there was something. Blocks."""
-        if int(self._now("version", REGISTRY)) == self._memory.version:
+        if int(self._link.ask_now("version", REGISTRY)) == self._memory.version:
             return False
-        self._read(self._memory.mark(), self._now("all", REGISTRY))
+        self._read(self._memory.mark(), self._link.ask_now("all", REGISTRY))
         return True
 
     # --- queues -----------------------------------------------------------------------------------
@@ -313,7 +297,7 @@ class Administration:
 
     def settle(self, name: str, value: str, *, anew: bool) -> str:
         """What is kept under a name: what was there, or (`anew`) the value. Blocks."""
-        settled: bytes = self._now("settle", REGISTRY, name, value, "anew" if anew else "")
+        settled: bytes = self._link.ask_now("settle", REGISTRY, name, value, "anew" if anew else "")
         return settled.decode()
 
     async def touch(self) -> None:
@@ -332,10 +316,6 @@ def unfinished(address: Address) -> StartError:
         f" (redis-cli --scan --pattern '{pattern}' | xargs -d '\\n' redis-cli unlink, on each master of a"
         " Cluster), and copy again: what it was copied from is as it was."
     )
-
-
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _flat(fields: Mapping[str, Any]) -> list[Argument]:

@@ -93,6 +93,20 @@ class Link:
         """What a function answers, as it is: of a queue, or (REGISTRY) of what all share."""
         return await self.submit(Call(new_future(), verb, number, args, whole))
 
+    def ask_now(self, verb: str, number: int, *args: Argument) -> Any:
+        """The same without an event loop. Blocks; raises QueueNotFound, StoreUnavailable."""
+        keys = self.key_of(number)
+        try:
+            return self.topology.node(keys[0].encode()).client.execute_command(  # type: ignore[no-untyped-call]
+                "FCALL", library.prefix() + verb, len(keys), *keys, *self.stamp(), *args
+            )
+        except redis.ResponseError as error:
+            if str(error).startswith("NOQUEUE"):
+                raise not_found(str(number)) from error
+            raise unavailable(error) from error
+        except redis.RedisError as error:
+            raise unavailable(error) from error
+
     def _batcher(self, number: int) -> Batcher:
         node = self.topology.node(self.key_of(number)[0].encode())
         batcher = self._batchers.get(node)
