@@ -12,10 +12,7 @@ import msgspec
 import redis
 
 from windlass.errors import (
-    Invalid,
     OutcomeUnknown,
-    QueueExists,
-    QueueInUse,
     QueueNotFound,
     StartError,
     StoreUnavailable,
@@ -25,8 +22,8 @@ from windlass.store.redis.address import Address
 from windlass.store.redis.call import REGISTRY, Argument, Call
 from windlass.store.redis.faults import unavailable
 from windlass.store.redis.link import Link
-from windlass.store.redis.memory import not_found
 from windlass.store.redis.records import decode_settings, fields_of, info_of, pairs_of
+from windlass.store.refusals import compare, in_use, no_letter, not_found, own_letter
 
 Ask = Callable[[str, int, Sequence[Argument]], Awaitable[Any]]
 """(verb, number of a queue, arguments): what its function answers."""
@@ -177,7 +174,7 @@ class Administration:
             except QueueNotFound:
                 known = None
             if known is not None:
-                _compare(known, named)
+                compare(name, known.settings, named)
                 return known, False
             letters = named.get("dead_letter")
             target = await self._dead_letter(name, letters)
@@ -191,7 +188,7 @@ class Administration:
                 await self.bury(int(each))
             if registered == b"noletter":
                 await self._ask("destroy", number, [])
-                raise _no_letter(letters)
+                raise no_letter(letters)
             if int(registered) != number:  # somebody else was faster
                 await self._ask("destroy", number, [])
                 self._memory.put(name, int(registered))
@@ -205,7 +202,7 @@ class Administration:
         if letters is None:
             return ""
         if letters == name:
-            raise Invalid("A queue cannot be its own dead letter.", field="dead_letter")
+            raise own_letter()
         number = await self.number(letters)
         if number is not None:
             try:
@@ -214,7 +211,7 @@ class Administration:
                 self._memory.remove(letters)
                 number = await self.number(letters)
         if number is None:
-            raise _no_letter(letters)
+            raise no_letter(letters)
         return number
 
     async def update(self, name: str, changes: Mapping[str, Any], paused: bool | None) -> QueueInfo:
@@ -233,7 +230,7 @@ class Administration:
             if "dead_letter" in changes:
                 answer = await self._ask("readdress", REGISTRY, [name, letters or ""])
                 if answer == b"noletter":
-                    raise _no_letter(letters)
+                    raise no_letter(letters)
                 if answer == b"none":
                     raise not_found(name)
                 fields["dl"] = answer  # its number at this moment
@@ -254,9 +251,7 @@ class Administration:
             self._memory.remove(name)
             raise not_found(name)
         if reply[0] == b"used":
-            raise QueueInUse(
-                f"Queue {reply[1].decode()!r} names {name!r} as its dead letter. Change that first."
-            )
+            raise in_use(name, by=reply[1].decode())
         self._memory.remove(name)
         with contextlib.suppress(StoreUnavailable):  # nobody finds it any more; the sweep goes on with it
             await self.bury(int(reply[0]))
@@ -320,21 +315,3 @@ def unfinished(address: Address) -> StartError:
 
 def _flat(fields: Mapping[str, Any]) -> list[Argument]:
     return [argument for pair in fields.items() for argument in pair]
-
-
-def _no_letter(letters: str | None) -> Invalid:
-    return Invalid(
-        f"There is no queue named {letters!r}: create the dead-letter queue first.", field="dead_letter"
-    )
-
-
-def _compare(known: QueueInfo, named: Mapping[str, Any]) -> None:
-    """Raise QueueExists where a setting that is named is another one."""
-    for setting, value in named.items():
-        found = getattr(known.settings, setting)
-        if found != value:
-            raise QueueExists(
-                f"Queue {known.name!r} exists with {setting} = {found!r}, not {value!r}."
-                " Change it with PATCH, or leave the setting out.",
-                field=setting,
-            )

@@ -21,9 +21,10 @@ from windlass.store.redis.call import REGISTRY, TOLD, Argument, Bundle, Call, ne
 from windlass.store.redis.clock import ServerClock
 from windlass.store.redis.durability import Confirmation, Durability
 from windlass.store.redis.faults import unavailable
-from windlass.store.redis.memory import Memory, not_found
+from windlass.store.redis.memory import Memory
 from windlass.store.redis.records import number_of
 from windlass.store.redis.topology import Node, Topology
+from windlass.store.refusals import not_found
 
 log = structlog.get_logger("windlass.store")
 
