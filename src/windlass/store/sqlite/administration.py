@@ -12,13 +12,12 @@ from windlass.message import QueueInfo, QueueSettings, State
 from windlass.store.base import Key, Runner
 from windlass.store.refusals import compare, in_use, no_letter, own_letter
 from windlass.store.sqlite import ready
+from windlass.store.sqlite.callers import write_key, write_runner
 from windlass.store.sqlite.memory import EXPIRING, GROUPED, Memory, QueueState, encode_settings
 from windlass.store.sqlite.past import longer
 from windlass.store.sqlite.rows import BY_ID, Row, columns, fetch, numbers
 from windlass.store.sqlite.settling import move
 from windlass.store.sqlite.transaction import Transaction
-
-_encode = msgspec.json.Encoder().encode
 
 _BITE = 64
 _DEAD_HERE = columns(
@@ -179,10 +178,7 @@ def _restart(tx: Transaction, source: QueueState, target: QueueState, row: Row, 
 
 
 def add_key(tx: Transaction, key: Key) -> None:
-    tx.db.execute(
-        "INSERT INTO keys (id, name, digest, scopes, created_at) VALUES (?, ?, ?, ?, ?)",
-        (key.id, key.name, key.digest, _encode(key.scopes).decode(), key.created_at),
-    )
+    write_key(tx.db, key)
 
 
 def remove_key(tx: Transaction, key_id: str) -> bool:
@@ -206,19 +202,7 @@ def told(tx: Transaction, number: int, keep: int) -> None:
 
 def add_runner(tx: Transaction, runner: Runner) -> Runner:
     numbered = msgspec.structs.replace(runner, number=_next(tx, "next_runner"))
-    tx.db.execute(
-        "INSERT INTO runners (id, name, digest, labels, features, created_at, seen_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            numbered.number,
-            numbered.name,
-            numbered.digest,
-            _encode(numbered.labels).decode(),
-            _encode(numbered.features).decode(),
-            numbered.created_at,
-            numbered.seen_at,
-        ),
-    )
+    write_runner(tx.db, numbered)
     return numbered
 
 
