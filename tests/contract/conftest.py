@@ -135,7 +135,7 @@ class OneRedis(Several):
 
     def open(self) -> Store:
         for store in self._stores[:1]:  # it is there, though in a time that stands still nothing shows it
-            store._administration._now("beat", REGISTRY)
+            store._link.ask_now("beat", REGISTRY)
         self._stores.append(RedisStore(parse(shared_redis().url), clock=self.clock))
         return self._stores[-1]
 

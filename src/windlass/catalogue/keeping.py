@@ -126,10 +126,10 @@ class Keeper:
             asked.set_exception(StoreClosed())
         self.save()
 
-    def deleted(self, count: int = 1) -> None:
-        """So many ids are in the filter for nothing."""
+    def deleted(self) -> None:
+        """One id more is in the filter for nothing."""
         with self._lock:
-            self._deletions += count
+            self._deletions += 1
 
     async def rebuild(self) -> None:
         """Make the filter anew, of what there is; returns when it is in use. Raises StoreUnavailable.

@@ -21,6 +21,7 @@ from typing import BinaryIO, Self
 
 from sqlalchemy import Connection
 
+from windlass.directory import sync_directory
 from windlass.errors import StoreFull, StoreUnavailable
 
 _INCOMING = "incoming"
@@ -126,7 +127,7 @@ class DiskFiles(Files):
         incoming.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left in incoming.iterdir():
             left.unlink()
-        _sync(root.parent)
+        sync_directory(root.parent)
 
     def incoming(self) -> Incoming:
         path = self._root / _INCOMING / secrets.token_hex(16)
@@ -143,9 +144,10 @@ class DiskFiles(Files):
                 if not path.exists():
                     if not path.parent.exists():
                         path.parent.mkdir(exist_ok=True, mode=0o700)
-                        _sync(self._root)
+                        sync_directory(self._root)
                     incoming.path.replace(path)
-                _sync(path.parent)  # also where it was there: another's rename may not be on disk yet
+                # Also where it was there: another's rename may not be on disk yet.
+                sync_directory(path.parent)
             yield digest
 
     @contextlib.contextmanager
@@ -204,12 +206,3 @@ def refusing() -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StoreFull("The disk is full: the file was not kept.", retry_after=10) from error
         raise StoreUnavailable(f"The file cannot be kept: {error.strerror}.", retry_after=1) from error
-
-
-def _sync(directory: Path) -> None:
-    """Make a directory's entries survive a power cut."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -8,8 +8,6 @@ import msgspec
 
 from windlass.errors import Unauthenticated, WindlassError
 
-MEDIA_TYPE = "application/problem+json"
-
 _encode = msgspec.json.Encoder().encode
 
 

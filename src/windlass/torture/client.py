@@ -142,11 +142,11 @@ class Client:
         self._used = self.field.now()
         return answer
 
-    async def insist(self, method: str, path: str, body: object = None, *, key: str = "") -> Answer:
+    async def insist(self, method: str, path: str, body: object = None) -> Answer:
         """The same request until it is answered; only for what may safely be repeated."""
         while True:
             try:
-                return await self.ask(method, path, body, key=key, repeatable=True)
+                return await self.ask(method, path, body, repeatable=True)
             except Dropped:
                 continue
 

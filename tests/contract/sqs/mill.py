@@ -22,8 +22,8 @@ from windlass.server.sqs.moves import Moves
 from windlass.server.sqs.names import arn_of
 from windlass.server.sqs.requests import ACTIONS
 
-TURN = 600.0
-"""Seconds: as long as a test may take."""
+TURN = 60.0
+"""Seconds: longer than time stands still in a test."""
 _VERBS = (
     "send", "receive", "acknowledge", "release", "redrive", "find", "queue", "queues", "update_queue", "turn",
 )  # fmt: skip

@@ -77,8 +77,8 @@ class Moving:
         self._works: dict[str, _Work] = {}
         self._all: set[_Work] = set()
         """Those, and such as have a successor and are about to end."""
-        self._turns: dict[str, float] = {}
-        """Queue -> until when it is this server's turn to work on it, in the loop's time."""
+        self._turns: dict[str, tuple[float, float]] = {}
+        """Queue -> until when this server works on it: in the loop's time, and in the store's, seconds."""
         self._stopped = True
         self._search = Background(self._find, "windlass-moves")
         self.records = Records(self._store)
@@ -234,6 +234,8 @@ class Moving:
             if task is None:
                 return None
             work.task = task
+            # Somebody may have taken a step a moment ago.
+            work.next_at = self._clock.now() + self._pause(task, self._bite(task))
             work.saved = (task.moved, self._clock.now())
         now = self._clock.now()
         if (work.stale or now - work.saved[1] >= _SAVED_EVERY) and not await self._save(work):
@@ -246,26 +248,26 @@ class Moving:
 
     async def _has_turn(self, work: _Work) -> bool:
         """Whether this server goes on with it now. Where another one does, its task is to be read anew."""
-        began, until = asyncio.get_running_loop().time(), self._turns.get(work.source, 0.0)
-        if began < until:
+        now = (asyncio.get_running_loop().time(), self._clock.now() / 1000)
+        until = self._turns.get(work.source)
+        late = None if until is None else max(now[0] - until[0], now[1] - until[1])
+        if late is not None and late < 0:
             return True
         if work.task is not None and work.task.moved > work.saved[0]:
             await self._save(work)
         number = self._store.queue_number(work.source)
         got = await self._store.turn(f"sqs.moves.{number}", self._turn)
-        longest = self._turn * (1 if got else 2 * _MARGIN) if until else 0.0
-        if until + longest < began and (until or not got):
+        if not got if late is None else late > self._turn * (1 if got else 2 * _MARGIN):
             work.task = None  # another server may have gone on with it
         if got:
-            self._turns = {name: over for name, over in self._turns.items() if over > began}
-            self._turns[work.source] = began + self._turn * (1 - _MARGIN)
+            self._turns = {name: over for name, over in self._turns.items() if over[0] > now[0]}
+            lasts = self._turn * (1 - _MARGIN)
+            self._turns[work.source] = (now[0] + lasts, now[1] + lasts)
         return got
 
     async def _move(self, work: _Work, task: Task) -> float | None:
         before, now = task.moved, self._clock.now()
-        most = min(_BITE, task.total - task.moved)
-        if task.rate is not None:
-            most = min(most, max(1, task.rate // _STEPS))
+        most = min(self._bite(task), task.total - task.moved)
         if most <= 0:
             await self._end(work, COMPLETED)
             return None
@@ -281,12 +283,21 @@ class Moving:
             await self._end(work, FAILED, error.reason)
             return None
         finally:
-            if task.rate is not None:
-                work.next_at = now + -(-(task.moved - before) * 1000 // task.rate)
+            work.next_at = now + self._pause(task, task.moved - before)
         if nothing:
             return await self._nothing_left(work, task)
         work.empty = 0
         return 0.0
+
+    @staticmethod
+    def _bite(task: Task) -> int:
+        """Messages of a step."""
+        return _BITE if task.rate is None else min(_BITE, max(1, task.rate // _STEPS))
+
+    @staticmethod
+    def _pause(task: Task, moved: int) -> int:
+        """How long so many messages take at its rate, ms."""
+        return 0 if task.rate is None else -(-moved * 1000 // task.rate)
 
     async def _leased_by_others(self, work: _Work) -> bool:
         """Whether what a former life of this task has leased may come back yet, ahead of all others."""
@@ -315,7 +326,7 @@ class Moving:
             if await self._leased_by_others(work):
                 return _RETRY
             with contextlib.suppress(Hopeless):  # no destination: nothing is in it
-                if not await self._carrier.carry(work.source, task, _BITE, begun=True):
+                if not await self._carrier.finish(work.source, task, _BITE):
                     return 0.0
         await self._end(work, CANCELLED)
         return None

@@ -13,22 +13,18 @@ import redis
 
 from windlass.errors import (
     Conflict,
-    Invalid,
     OutcomeUnknown,
-    QueueExists,
-    QueueInUse,
     QueueNotFound,
     StartError,
     StoreUnavailable,
 )
 from windlass.message import QueueInfo, QueueSettings
-from windlass.store.redis import library
 from windlass.store.redis.address import Address
-from windlass.store.redis.call import REGISTRY, Argument
+from windlass.store.redis.call import REGISTRY, Argument, Call
 from windlass.store.redis.faults import unavailable
 from windlass.store.redis.link import Link
-from windlass.store.redis.memory import not_found
-from windlass.store.redis.records import decode_settings, fields_of, info_of
+from windlass.store.redis.records import decode_settings, fields_of, info_of, pairs_of
+from windlass.store.refusals import compare, in_use, no_letter, not_found, own_letter
 
 Ask = Callable[[str, int, Sequence[Argument]], Awaitable[Any]]
 """(verb, number of a queue, arguments): what its function answers."""
@@ -63,12 +59,12 @@ class Administration:
     def open(self) -> bytes:
         """Read the registry; the installation's secret, made where there is none. Blocks."""
         self._refuse_unfinished()
-        secret: bytes = self._now("found", REGISTRY, secrets.token_bytes(32))
-        self._read(self._memory.mark(), self._now("all", REGISTRY))
-        if self._now("beat", REGISTRY) > AWAY:
+        secret: bytes = self._link.ask_now("found", REGISTRY, secrets.token_bytes(32))
+        self._read(self._memory.mark(), self._link.ask_now("all", REGISTRY))
+        if self._link.ask_now("beat", REGISTRY) > AWAY:
             for number in self._memory.claimed:
                 with contextlib.suppress(QueueNotFound):
-                    self._now("resume", number)
+                    self._link.ask_now("resume", number)
         return secret
 
     def _refuse_unfinished(self) -> None:
@@ -80,24 +76,9 @@ class Administration:
         if copying:
             raise unfinished(self._link.topology.address)
 
-    def _now(self, verb: str, number: int, *args: Argument) -> Any:
-        """Ask, and wait for the answer: before there is an event loop."""
-        keys = self._link.key_of(number)
-        client = self._link.topology.node(keys[0].encode()).client
-        try:
-            return client.execute_command(  # type: ignore[no-untyped-call]
-                "FCALL", library.prefix() + verb, len(keys), *keys, *self._link.stamp(), *args
-            )
-        except redis.ResponseError as error:
-            if str(error).startswith("NOQUEUE"):
-                raise not_found(str(number)) from error
-            raise unavailable(error) from error
-        except redis.RedisError as error:
-            raise unavailable(error) from error
-
     def _read(self, since: int, reply: Sequence[Any]) -> None:
         version, names, keys, runners, claimed, _ = reply
-        self._memory.read(since, int(version), _pairs(names), _pairs(keys), _pairs(runners))
+        self._memory.read(since, int(version), pairs_of(names), pairs_of(keys), pairs_of(runners))
         self._memory.claimed |= {int(number) for number in claimed}
 
     async def refresh(self) -> bool:
@@ -116,9 +97,9 @@ class Administration:
 
     def refresh_now(self) -> bool:
         """The same, without an event loop; True where there was something. Blocks."""
-        if int(self._now("version", REGISTRY)) == self._memory.version:
+        if int(self._link.ask_now("version", REGISTRY)) == self._memory.version:
             return False
-        self._read(self._memory.mark(), self._now("all", REGISTRY))
+        self._read(self._memory.mark(), self._link.ask_now("all", REGISTRY))
         return True
 
     # --- queues -----------------------------------------------------------------------------------
@@ -126,7 +107,7 @@ class Administration:
     async def info(self, name: str) -> QueueInfo:
         """Raises QueueNotFound."""
         for _ in range(2):
-            number = await self._number(name)
+            number = await self.number(name)
             if number is None:
                 break
             try:
@@ -134,6 +115,16 @@ class Administration:
             except QueueNotFound:  # deleted since, by somebody else, and made anew perhaps
                 self._memory.remove(name)
         raise not_found(name)
+
+    async def infos(self, names: Sequence[str]) -> list[QueueInfo]:
+        """Several queues; one that is deleted at this moment is passed over."""
+        found: list[QueueInfo] = []
+        for info in await asyncio.gather(*map(self.info, names), return_exceptions=True):
+            if isinstance(info, QueueInfo):
+                found.append(info)
+            elif not isinstance(info, QueueNotFound):
+                raise info
+        return found
 
     async def _changed(self, name: str) -> QueueInfo:
         """A queue behind a change. Raises QueueNotFound, OutcomeUnknown: the change is made all the same."""
@@ -145,7 +136,8 @@ class Administration:
                 retry_after=1,
             ) from error
 
-    async def _number(self, name: str) -> int | None:
+    async def number(self, name: str) -> int | None:
+        """A queue's number, looked up where it is not known here; None: there is no such queue."""
         number = self._memory.numbers.get(name)
         if number is None:
             found = await self._ask("lookup", REGISTRY, [name])
@@ -183,7 +175,7 @@ class Administration:
             except QueueNotFound:
                 known = None
             if known is not None:
-                _compare(known, named)
+                compare(name, known.settings, named)
                 return known, False
             letters = named.get("dead_letter")
             target = await self._dead_letter(name, letters)
@@ -197,7 +189,7 @@ class Administration:
                 await self.bury(int(each))
             if registered == b"noletter":
                 await self._ask("destroy", number, [])
-                raise _no_letter(letters)
+                raise no_letter(letters)
             if int(registered) != number:  # somebody else was faster
                 await self._ask("destroy", number, [])
                 self._memory.put(name, int(registered))
@@ -211,16 +203,16 @@ class Administration:
         if letters is None:
             return ""
         if letters == name:
-            raise Invalid("A queue cannot be its own dead letter.", field="dead_letter")
-        number = await self._number(letters)
+            raise own_letter()
+        number = await self.number(letters)
         if number is not None:
             try:
                 await self._ask("stats", number, [])
             except QueueNotFound:
                 self._memory.remove(letters)
-                number = await self._number(letters)
+                number = await self.number(letters)
         if number is None:
-            raise _no_letter(letters)
+            raise no_letter(letters)
         return number
 
     async def update(
@@ -249,7 +241,7 @@ class Administration:
             if "dead_letter" in changes:
                 answer = await self._ask("readdress", REGISTRY, [name, letters or ""])
                 if answer == b"noletter":
-                    raise _no_letter(letters)
+                    raise no_letter(letters)
                 if answer == b"none":
                     raise not_found(name)
                 fields["dl"] = answer  # its number at this moment
@@ -271,9 +263,7 @@ class Administration:
             self._memory.remove(name)
             raise not_found(name)
         if reply[0] == b"used":
-            raise QueueInUse(
-                f"Queue {reply[1].decode()!r} names {name!r} as its dead letter. Change that first."
-            )
+            raise in_use(name, by=reply[1].decode())
         self._memory.remove(name)
         with contextlib.suppress(StoreUnavailable):  # nobody finds it any more; the sweep goes on with it
             await self.bury(int(reply[0]))
@@ -287,6 +277,24 @@ class Administration:
         """Queues that somebody began to delete."""
         return [int(number) for number in (await self._ask("all", REGISTRY, []))[5]]
 
+    # --- claims -----------------------------------------------------------------------------------
+
+    def is_marked(self, queue: str) -> bool:
+        """Whether it is noted that there may be claims in a queue. From memory."""
+        return self._memory.numbers.get(queue) in self._memory.claimed
+
+    async def mark(self, queue: str) -> None:
+        """Note, before there is one, that there are claims in a queue."""
+        number = None if self.is_marked(queue) else await self.number(queue)
+        if number is not None:
+            await self._ask("mark_claimed", REGISTRY, [number])
+            self._memory.claimed.add(number)
+
+    async def submit_marked(self, queue: str, call: Call) -> Any:
+        """Send a call that brings a claim, behind that note."""
+        await self.mark(queue)
+        return await self._link.submit(call)
+
     # --- the rest ---------------------------------------------------------------------------------
 
     async def keep(self, kind: str, name: str, value: bytes, how: Literal["", "known"] = "") -> int:
@@ -296,7 +304,7 @@ class Administration:
 
     def settle(self, name: str, value: str, *, anew: bool) -> str:
         """What is kept under a name: what was there, or (`anew`) the value. Blocks."""
-        settled: bytes = self._now("settle", REGISTRY, name, value, "anew" if anew else "")
+        settled: bytes = self._link.ask_now("settle", REGISTRY, name, value, "anew" if anew else "")
         return settled.decode()
 
     async def touch(self) -> None:
@@ -317,27 +325,5 @@ def unfinished(address: Address) -> StartError:
     )
 
 
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))
-
-
 def _flat(fields: Mapping[str, Any]) -> list[Argument]:
     return [argument for pair in fields.items() for argument in pair]
-
-
-def _no_letter(letters: str | None) -> Invalid:
-    return Invalid(
-        f"There is no queue named {letters!r}: create the dead-letter queue first.", field="dead_letter"
-    )
-
-
-def _compare(known: QueueInfo, named: Mapping[str, Any]) -> None:
-    """Raise QueueExists where a setting that is named is another one."""
-    for setting, value in named.items():
-        found = getattr(known.settings, setting)
-        if found != value:
-            raise QueueExists(
-                f"Queue {known.name!r} exists with {setting} = {found!r}, not {value!r}."
-                " Change it with PATCH, or leave the setting out.",
-                field=setting,
-            )

@@ -34,8 +34,7 @@ class Call(Operation[Any]):
     """One call. `decode` makes its result of the answer, or its part of a common one."""
 
     __slots__ = (
-        "abandoned", "args", "decode", "label", "name", "number", "parts", "size",
-        "tries", "verb",
+        "abandoned", "args", "decode", "label", "number", "parts", "size", "tries", "verb",
     )  # fmt: skip
 
     def __init__(
@@ -46,7 +45,6 @@ class Call(Operation[Any]):
         args: Sequence[Argument],
         decode: Callable[[Any], Any],
         *,
-        name: str | None = None,
         parts: int = 0,
         label: Argument | None = None,
         size: int = 0,
@@ -55,8 +53,6 @@ class Call(Operation[Any]):
         super().__init__(future)
         self.verb = verb
         self.number = number
-        self.name = name
-        """The queue's name, where it was asked for by that."""
         self.args = args
         self.decode = decode
         self.parts = parts
@@ -140,3 +136,22 @@ def _run(calls: Sequence[Call]) -> list[Bundle]:
 
 def new_future() -> Future[Any]:
     return asyncio.get_running_loop().create_future()
+
+
+def whole(answer: Any) -> Any:
+    """`decode` of a call whose result is the answer as it is."""
+    return answer
+
+
+def failed(error: Exception) -> Future[Any]:
+    """What stands for a call that is not made."""
+    future = new_future()
+    future.set_exception(error)
+    return future
+
+
+def optional(value: str | bytes | None) -> Argument:
+    """An argument that may be None, as the functions read it."""
+    if value is None:
+        return "-"
+    return b"+" + value if isinstance(value, bytes) else "+" + value

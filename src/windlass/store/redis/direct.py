@@ -8,8 +8,6 @@ from typing import Any
 import redis
 
 from windlass.clock import Clock
-from windlass.errors import QueueNotFound
-from windlass.store.redis import library
 from windlass.store.redis.address import Address
 from windlass.store.redis.call import REGISTRY, Argument
 from windlass.store.redis.clock import ServerClock
@@ -36,17 +34,7 @@ class Direct:
 
     def ask(self, verb: str, number: int, args: Sequence[Argument]) -> Any:
         """What a function answers. Raises QueueNotFound, StoreUnavailable."""
-        keys = self.link.key_of(number)
-        try:
-            return self.node(number).execute_command(  # type: ignore[no-untyped-call]
-                "FCALL", library.prefix() + verb, len(keys), *keys, *self.link.stamp(), *args
-            )
-        except redis.ResponseError as error:
-            if str(error).startswith("NOQUEUE"):
-                raise QueueNotFound(str(number)) from error
-            raise unavailable(error) from error
-        except redis.RedisError as error:
-            raise unavailable(error) from error
+        return self.link.ask_now(verb, number, *args)
 
     def do(self, number: int, commands: Sequence[Sequence[Argument]]) -> list[Any]:
         """The answers to plain commands about one queue, sent together. Raises StoreUnavailable."""

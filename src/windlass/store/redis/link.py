@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from asyncio import AbstractEventLoop
+from asyncio import AbstractEventLoop, Future
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,18 +12,19 @@ import redis
 import structlog
 
 from windlass.clock import Clock
-from windlass.errors import OutcomeUnknown, StoreClosed, StoreUnavailable
+from windlass.errors import OutcomeUnknown, StoreClosed, StoreUnavailable, WindlassError
 from windlass.store.answers import Answers
 from windlass.store.base import Changes
 from windlass.store.redis import library
 from windlass.store.redis.batcher import Batcher
-from windlass.store.redis.call import REGISTRY, TOLD, Bundle, Call
+from windlass.store.redis.call import REGISTRY, TOLD, Argument, Bundle, Call, new_future, whole
 from windlass.store.redis.clock import ServerClock
 from windlass.store.redis.durability import Confirmation, Durability
 from windlass.store.redis.faults import unavailable
-from windlass.store.redis.memory import Memory, not_found
+from windlass.store.redis.memory import Memory
 from windlass.store.redis.records import number_of
 from windlass.store.redis.topology import Node, Topology
+from windlass.store.refusals import not_found
 
 log = structlog.get_logger("windlass.store")
 
@@ -77,12 +78,35 @@ class Link:
 
     # --- in -----------------------------------------------------------------------------------------
 
-    def submit(self, call: Call) -> None:
-        """Send a call to the server that has its queue. Called on an event loop."""
+    def submit(self, call: Call) -> Future[Any]:
+        """Send a call to the server that has its queue; whatever comes of it is in its future. Called on an
+        event loop."""
         self.loop = call.future.get_loop()
-        if self.refusal is not None and call.verb in _PROMISES:
-            raise StoreUnavailable(self.refusal, retry_after=5)
-        self._batcher(call.number).submit(call)
+        try:
+            if self.refusal is not None and call.verb in _PROMISES:
+                raise StoreUnavailable(self.refusal, retry_after=5)
+            self._batcher(call.number).submit(call)
+        except WindlassError as error:
+            call.future.set_exception(error)
+        return call.future
+
+    async def ask(self, verb: str, number: int, args: Sequence[Argument]) -> Any:
+        """What a function answers, as it is: of a queue, or (REGISTRY) of what all share."""
+        return await self.submit(Call(new_future(), verb, number, args, whole))
+
+    def ask_now(self, verb: str, number: int, *args: Argument) -> Any:
+        """The same without an event loop. Blocks; raises QueueNotFound, StoreUnavailable."""
+        keys = self.key_of(number)
+        try:
+            return self.topology.node(keys[0].encode()).client.execute_command(  # type: ignore[no-untyped-call]
+                "FCALL", library.prefix() + verb, len(keys), *keys, *self.stamp(), *args
+            )
+        except redis.ResponseError as error:
+            if str(error).startswith("NOQUEUE"):
+                raise not_found(str(number)) from error
+            raise unavailable(error) from error
+        except redis.RedisError as error:
+            raise unavailable(error) from error
 
     def _batcher(self, number: int) -> Batcher:
         node = self.topology.node(self.key_of(number)[0].encode())
@@ -157,7 +181,7 @@ class Link:
         died: list[int] = []
         due: int | None = None
         calls: list[Call] = []
-        notes: list[str | bytes | int] = []
+        notes: list[Argument] = []
         for bundle, answer in zip(served, answers, strict=True):
             if isinstance(answer, Exception):
                 self._refused(bundle, answer)
@@ -242,7 +266,7 @@ class Link:
         log.error("call_failed", verb=bundle.verb, error=str(error))
         self.failed(bundle.calls, unavailable(error))
 
-    def _note(self, number: int, moment: int) -> list[str | bytes | int]:
+    def _note(self, number: int, moment: int) -> list[Argument]:
         """What the registry has to be told of when something falls due in a queue.
 
         Once a second is enough for what is not sooner; the last of a second is told by `late_notes`."""
@@ -256,9 +280,9 @@ class Link:
         self._noted[number] = moment, now
         return [number, moment]
 
-    def late_notes(self) -> list[str | bytes | int]:
+    def late_notes(self) -> list[Argument]:
         """What the registry was not told of yet."""
-        notes: list[str | bytes | int] = []
+        notes: list[Argument] = []
         while self._late:
             notes += self._late.popitem()
         return notes
@@ -267,7 +291,7 @@ class Link:
         home, _, place = member.partition(b":")
         self.send_quietly("point", int(home), [place, ""])
 
-    def send_quietly(self, verb: str, number: int, args: Sequence[str | bytes | int]) -> None:
+    def send_quietly(self, verb: str, number: int, args: Sequence[Argument]) -> None:
         """Send what nobody waits for. From any thread."""
         if self.loop is not None and not self.loop.is_closed():
             call = Call(self.loop.create_future(), verb, number, args, lambda _: None)

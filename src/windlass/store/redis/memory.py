@@ -10,8 +10,8 @@ from functools import partial
 
 import msgspec
 
-from windlass.errors import QueueNotFound
 from windlass.store.base import Key, Runner
+from windlass.store.refusals import not_found
 
 encode = msgspec.msgpack.Encoder().encode
 _decode_key = msgspec.msgpack.Decoder(Key).decode
@@ -112,7 +112,3 @@ class Memory:
         start = max(bisect_right(names, after), bisect_left(names, prefix))
         found = names[start : start + limit]
         return [name for name in found if name.startswith(prefix)]
-
-
-def not_found(name: str) -> QueueNotFound:
-    return QueueNotFound(f"There is no queue named {name[:128]!r}. Create it with POST /queues.")

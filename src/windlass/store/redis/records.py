@@ -135,12 +135,17 @@ def _order(item: tuple[str, Any]) -> int:
     return _ORDER.get(item[0], len(_ORDER))
 
 
+def pairs_of(flat: Sequence[bytes]) -> dict[bytes, bytes]:
+    """A hash from its fields and values in turn."""
+    return dict(zip(flat[::2], flat[1::2], strict=True))
+
+
 def info_of(name: str, reply: Sequence[Any]) -> QueueInfo:
     """A queue from what `stats` answers."""
     json, paused, created, ready, leased, delayed, dead, blocked, passed, now = reply
     second = int(now) // 1000
     rates = {b"i": 0, b"o": 0}
-    for field, value in zip(passed[::2], passed[1::2], strict=True):
+    for field, value in pairs_of(passed).items():
         at, count = divmod(int(value), _COUNT)
         if second - _MINUTE < at <= second:
             rates[field[:1]] += count

@@ -15,7 +15,7 @@ from windlass.store.redis.administration import AWAY
 from windlass.store.redis.call import REGISTRY, Argument
 from windlass.store.redis.direct import Direct
 from windlass.store.redis.memory import Memory
-from windlass.store.redis.records import decode, decode_settings, deliveries_of
+from windlass.store.redis.records import decode, decode_settings, deliveries_of, pairs_of
 from windlass.store.redis.upkeep import Upkeep
 from windlass.store.transfer import BATCH, Answer, Dedup, Ended, Installation, Living, Past, Queue, Source
 
@@ -38,7 +38,7 @@ class RedisSource(Source):
             raise StartError(f"There is no store at {direct.address}: it has no registry.")
         _, names, keys, runners, _, _ = direct.ask("all", REGISTRY, [])
         self._memory = Memory()
-        self._memory.read(0, 0, _pairs(names), _pairs(keys), _pairs(runners))
+        self._memory.read(0, 0, pairs_of(names), pairs_of(keys), pairs_of(runners))
         self._numbers = sorted(self._memory.names)
 
     def check_quiet(self) -> None:
@@ -235,7 +235,3 @@ def _bytes(raw: msgspec.Raw) -> bytes:
     if data[0] & 0xE0 == 0xA0:
         return data[1:]
     return data[1 + {0xD9: 1, 0xDA: 2, 0xDB: 4}[data[0]] :]
-
-
-def _pairs(flat: Sequence[bytes]) -> dict[bytes, bytes]:
-    return dict(zip(flat[::2], flat[1::2], strict=True))

@@ -7,17 +7,17 @@ from typing import Any
 
 import msgspec
 
-from windlass.errors import Conflict, Invalid, MessageGone, MessageLeased, QueueExists, QueueInUse
+from windlass.errors import Conflict, MessageGone, MessageLeased
 from windlass.message import QueueInfo, QueueSettings, State
 from windlass.store.base import Key, Runner
+from windlass.store.refusals import compare, in_use, no_letter, own_letter
 from windlass.store.sqlite import ready
+from windlass.store.sqlite.callers import write_key, write_runner
 from windlass.store.sqlite.memory import EXPIRING, GROUPED, Memory, QueueState, encode_settings
 from windlass.store.sqlite.past import longer
 from windlass.store.sqlite.rows import BY_ID, Row, columns, fetch, numbers
 from windlass.store.sqlite.settling import move
 from windlass.store.sqlite.transaction import Transaction
-
-_encode = msgspec.json.Encoder().encode
 
 _BITE = 64
 _DEAD_HERE = columns(
@@ -37,14 +37,7 @@ _ANY = (0, 1 << 62)
 def create_queue(tx: Transaction, name: str, named: Mapping[str, Any]) -> tuple[QueueInfo, bool]:
     existing = tx.memory.by_name.get(name)
     if existing is not None:
-        for setting, value in named.items():
-            found = getattr(existing.settings, setting)
-            if found != value:
-                raise QueueExists(
-                    f"Queue {name!r} exists with {setting} = {found!r}, not {value!r}."
-                    " Change it with PATCH, or leave the setting out.",
-                    field=setting,
-                )
+        compare(name, existing.settings, named)
         return existing.info(tx.now // 1000), False
     settings = _settings(tx, name, QueueSettings(), named)
     queue = QueueState(_next(tx, "next_queue"), name, _next(tx, "next_generation"), settings, False, tx.now)
@@ -68,11 +61,9 @@ def check_dead_letter(memory: Memory, name: str, settings: Mapping[str, Any]) ->
     """Raise Invalid where settings for queue `name` send its dead letters to itself, or to no queue."""
     target = settings.get("dead_letter")
     if target is not None and target == name:
-        raise Invalid("A queue cannot be its own dead letter.", field="dead_letter")
+        raise own_letter()
     if target is not None and target not in memory.by_name:
-        raise Invalid(
-            f"There is no queue named {target!r}: create the dead-letter queue first.", field="dead_letter"
-        )
+        raise no_letter(target)
 
 
 def _settings(tx: Transaction, name: str, old: QueueSettings, changes: Mapping[str, Any]) -> QueueSettings:
@@ -117,7 +108,7 @@ def delete_queue(tx: Transaction, name: str) -> None:
     queue = tx.memory.queue(name)
     for other in tx.memory.by_name.values():
         if other.settings.dead_letter == name and other is not queue:
-            raise QueueInUse(f"Queue {other.name!r} names {name!r} as its dead letter. Change that first.")
+            raise in_use(name, by=other.name)
     _abandon(tx, queue)
     tx.db.execute("DELETE FROM queues WHERE id = ?", (queue.number,))
     tx.db.execute("DELETE FROM counts WHERE queue = ?", (queue.number,))
@@ -195,10 +186,7 @@ def _restart(tx: Transaction, source: QueueState, target: QueueState, row: Row, 
 
 
 def add_key(tx: Transaction, key: Key) -> None:
-    tx.db.execute(
-        "INSERT INTO keys (id, name, digest, scopes, created_at) VALUES (?, ?, ?, ?, ?)",
-        (key.id, key.name, key.digest, _encode(key.scopes).decode(), key.created_at),
-    )
+    write_key(tx.db, key)
 
 
 def remove_key(tx: Transaction, key_id: str) -> bool:
@@ -222,19 +210,7 @@ def told(tx: Transaction, number: int, keep: int) -> None:
 
 def add_runner(tx: Transaction, runner: Runner) -> Runner:
     numbered = msgspec.structs.replace(runner, number=_next(tx, "next_runner"))
-    tx.db.execute(
-        "INSERT INTO runners (id, name, digest, labels, features, created_at, seen_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?)",
-        (
-            numbered.number,
-            numbered.name,
-            numbered.digest,
-            _encode(numbered.labels).decode(),
-            _encode(numbered.features).decode(),
-            numbered.created_at,
-            numbered.seen_at,
-        ),
-    )
+    write_runner(tx.db, numbered)
     return numbered
 
 

@@ -10,8 +10,8 @@ from operator import add
 
 import msgspec
 
-from windlass.errors import QueueNotFound
 from windlass.message import QueueInfo, QueueSettings, State
+from windlass.store.refusals import not_found
 
 EXPIRING = 5
 """Index in a queue's counts, after the States: living messages with a ttl."""
@@ -130,9 +130,7 @@ class Memory:
         try:
             return self.by_name[name]
         except KeyError:
-            raise QueueNotFound(
-                f"There is no queue named {name[:128]!r}. Create it with POST /queues."
-            ) from None
+            raise not_found(name) from None
 
     def put(self, queue: QueueState) -> None:
         self.by_name[queue.name] = queue

@@ -15,8 +15,8 @@ import msgspec
 from windlass.directory import DirectoryLock
 from windlass.errors import StartError
 from windlass.message import Sent, State
-from windlass.store.base import Key, Runner
 from windlass.store.sqlite import counts, files
+from windlass.store.sqlite.callers import read_keys, read_runners
 from windlass.store.sqlite.memory import Memory, QueueState, decode_settings
 from windlass.store.sqlite.rows import numbers
 from windlass.store.transfer import BATCH, Answer, Dedup, Ended, Installation, Living, Past, Queue, Source
@@ -45,7 +45,6 @@ _GROUPED = (
 
 _decode_events = msgspec.json.Decoder(list[dict[str, Any]]).decode
 _decode_sent = msgspec.json.Decoder(Sent).decode
-_decode_names = msgspec.json.Decoder(tuple[str, ...]).decode
 
 
 def last(meta: dict[str, Any], name: str) -> int:
@@ -89,20 +88,8 @@ class SQLiteSource(Source):
                 Queue(queue.number, queue.name, queue.settings, queue.paused, queue.created_at)
                 for queue in self._queues()
             ],
-            keys=[
-                Key(key_id, name, digest, _decode_names(scopes), created_at)
-                for key_id, name, digest, scopes, created_at in self._db.execute(
-                    "SELECT id, name, digest, scopes, created_at FROM keys"
-                )
-            ],
-            runners=[
-                Runner(
-                    number, name, digest, _decode_names(labels), _decode_names(features), created_at, seen_at
-                )
-                for number, name, digest, labels, features, created_at, seen_at in self._db.execute(
-                    "SELECT id, name, digest, labels, features, created_at, seen_at FROM runners"
-                )
-            ],
+            keys=read_keys(self._db),
+            runners=read_runners(self._db),
             last_queue=last(meta, "next_queue"),
             last_runner=last(meta, "next_runner"),
             last_number=last(meta, "next_number"),

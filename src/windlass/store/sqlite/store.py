@@ -35,6 +35,7 @@ from windlass.message import (
 from windlass.store.base import Caller, Changes, Key, Runner, Store
 from windlass.store.operation import Acknowledge, Extend, Operation, Receive, Send
 from windlass.store.sqlite import administration, counts, files, settling
+from windlass.store.sqlite.callers import read_keys, read_runners
 from windlass.store.sqlite.memory import Memory, QueueState, decode_settings
 from windlass.store.sqlite.operation import Step
 from windlass.store.sqlite.reading import Readers
@@ -97,18 +98,8 @@ class SQLiteStore(Store):
         logged = counts.load(db, memory)
         settling.resume(db, memory, self.clock.now())
         memory.answers = next(db.execute("SELECT count(*) FROM answers"))[0]
-        self._keys = {
-            key_id: Key(key_id, name, digest, _names(scopes), created_at)
-            for key_id, name, digest, scopes, created_at in db.execute(
-                "SELECT id, name, digest, scopes, created_at FROM keys"
-            )
-        }
-        self._runners = {
-            number: Runner(number, name, digest, _names(labels), _names(features), created_at, seen_at)
-            for number, name, digest, labels, features, created_at, seen_at in db.execute(
-                "SELECT id, name, digest, labels, features, created_at, seen_at FROM runners"
-            )
-        }
+        self._keys = {key.id: key for key in read_keys(db)}
+        self._runners = {runner.number: runner for runner in read_runners(db)}
         return logged
 
     # --- queues -----------------------------------------------------------------------------------
@@ -392,8 +383,3 @@ class SQLiteStore(Store):
         """The writer does so too; but a name that is none does not have to get so far."""
         if settings.get("dead_letter") not in self._coming:
             administration.check_dead_letter(self._memory, name, settings)
-
-
-def _names(text: str) -> tuple[str, ...]:
-    """A JSON array of strings."""
-    return tuple(msgspec.json.decode(text))

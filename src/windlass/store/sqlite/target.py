@@ -16,6 +16,7 @@ from windlass.directory import DirectoryLock, sync_directory
 from windlass.errors import StartError
 from windlass.message import Sent, State
 from windlass.store.sqlite import files
+from windlass.store.sqlite.callers import write_key, write_runner
 from windlass.store.sqlite.memory import COUNTS, EXPIRING, GROUPED, encode_settings
 from windlass.store.sqlite.renumbering import Renumbering
 from windlass.store.sqlite.source import SQLiteSource
@@ -136,29 +137,10 @@ class SQLiteTarget(Target):
                     queue.created_at,
                 ),
             )
-        db.executemany(
-            "INSERT INTO keys (id, name, digest, scopes, created_at) VALUES (?, ?, ?, ?, ?)",
-            [
-                (key.id, key.name, key.digest, _encode(key.scopes).decode(), key.created_at)
-                for key in installation.keys
-            ],
-        )
-        db.executemany(
-            "INSERT INTO runners (id, name, digest, labels, features, created_at, seen_at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?)",
-            [
-                (
-                    runner.number,
-                    runner.name,
-                    runner.digest,
-                    _encode(runner.labels).decode(),
-                    _encode(runner.features).decode(),
-                    runner.created_at,
-                    runner.seen_at,
-                )
-                for runner in installation.runners
-            ],
-        )
+        for key in installation.keys:
+            write_key(db, key)
+        for runner in installation.runners:
+            write_runner(db, runner)
 
     # --- numbers ----------------------------------------------------------------------------------
 

@@ -201,11 +201,10 @@ class Transaction:
         *,
         place: State,
         outcome: bytes | None = None,
-        holder: str | None = None,
         tell: bool = False,
     ) -> bool:
         """End one message that is at `place`; True if a record is kept."""
-        kept = self.remember(queue, row, how, outcome, holder, tell=tell)
+        kept = self.remember(queue, row, how, outcome, tell=tell)
         if place is State.READY:
             ready.leave(self, [row])
         self.delete([row.id], row.token is not None)

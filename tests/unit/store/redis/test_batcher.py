@@ -65,7 +65,7 @@ def test_an_answer_that_cannot_be_read_may_have_been_done(pair: Pair) -> None:
         raise ValueError("planted")
 
     def ask() -> asyncio.Future[Any]:
-        return pair.one._on_its_way(Call(new_future(), "version", REGISTRY, [], decode))
+        return pair.one._link.submit(Call(new_future(), "version", REGISTRY, [], decode))
 
     with pytest.raises(OutcomeUnknown, match="planted"):
         pair.run(ask)

@@ -31,7 +31,7 @@ def test_who_stood_still_brings_nothing_that_others_have_brought(pair: Pair, lat
     (message,) = pair.take("work", lease=60_000)
     with interposed(pair.one, raising("depart", Cut())), pytest.raises(Cut):
         pair.give_back("work", message)
-    looked_at = pair.run(lambda: pair.other._call("expire", work, []))[5]
+    looked_at = pair.run(lambda: pair.other._link.ask("expire", work, []))[5]
     assert len(looked_at) == 1
     pair.run(lambda: pair.one._upkeep.move_on(work))
     assert [letter.content for letter in pair.take("letters")] == [b"1"]
@@ -87,7 +87,7 @@ def test_a_redrive_tells_what_it_did_before_redis_went_away(pair: Pair) -> None:
     pair.send("work", *[b"1"] * 100)
     for message in pair.take("work", 100, lease=60_000):
         pair.give_back("work", message)
-    real = pair.one._on_its_way
+    real = pair.one._link.submit
     bites = 0
 
     def breaking(call):  # type: ignore[no-untyped-def]
@@ -97,9 +97,9 @@ def test_a_redrive_tells_what_it_did_before_redis_went_away(pair: Pair) -> None:
             raise StoreUnavailable("Nothing was done.")
         return real(call)
 
-    pair.one._on_its_way = breaking  # type: ignore[method-assign]
+    pair.one._link.submit = breaking  # type: ignore[method-assign]
     assert pair.run(lambda: pair.one.redrive("work", 100)) == (64, False)
-    pair.one._on_its_way = real  # type: ignore[method-assign]
+    pair.one._link.submit = real  # type: ignore[method-assign]
     assert (pair.ready("work"), pair.ready("letters")) == (64, 36)
 
 
@@ -110,6 +110,6 @@ def test_what_comes_back_from_a_queue_that_is_gone_is_the_move_that_was_meant(pa
     (message,) = pair.take("work", lease=60_000)
     with interposed(pair.one, raising("arrive", Cut())), pytest.raises(Cut):
         pair.give_back("work", message)
-    pair.run(lambda: pair.one._call("comeback", work, [str(message.number & (1 << 48) - 1), "another"]))
+    pair.run(lambda: pair.one._link.ask("comeback", work, [str(message.number & (1 << 48) - 1), "another"]))
     pair.settle(pair.other)
     assert pair.ready("letters") == 1

@@ -133,7 +133,7 @@ def test_nothing_is_sent_to_a_queue_whose_name_is_anothers(pair: Pair) -> None:
     pair.run(lambda: pair.one.create_queue("q", {}))
     assert pair.one.queue_number("q") != former
     with pytest.raises(QueueNotFound):
-        pair.run(lambda: pair.other._call("stats", former, []))
+        pair.run(lambda: pair.other._link.ask("stats", former, []))
 
 
 def test_a_runner_that_was_removed_stays_so(pair: Pair) -> None:
@@ -152,7 +152,7 @@ def test_what_is_due_is_not_put_off_by_who_stood_still(pair: Pair) -> None:
     """Planted defect: how often a queue was noted is counted from 1 again once nothing was due."""
 
     def ask(verb: str, *args: Any) -> Any:
-        return pair.run(lambda: pair.one._call(verb, REGISTRY, args))
+        return pair.run(lambda: pair.one._link.ask(verb, REGISTRY, args))
 
     now = pair.clock.now()
     ask("note_due", 7, now)

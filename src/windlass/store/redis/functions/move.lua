@@ -3,21 +3,38 @@
 -- have looked at it, and stood still while others finished it: an arrival is known for a while after that, and whoever
 -- looked longer ago has to look again.
 
+-- What `v` holds of a message that left (see `leave`), and its content.
+local function left_of(packed)
+  local size = struct.unpack('>I4', packed)
+  local left = cmsgpack.unpack(string.sub(packed, 5, 4 + size))
+  return left, string.sub(packed, 5 + size)
+end
+
+-- That message, as `read` gives one.
+local function message_left(left)
+  return { at = left[6], place = left[7], rank = left[8], group = left[9] or nil, headers = left[10] or nil,
+           expires = left[11] }
+end
+
+-- Whether this move of a message is not over.
+local function is_leaving(q, member, token)
+  local packed = call('HGET', q.b .. 'v', member)
+  return packed and left_of(packed)[1] == token
+end
+
 -- arrive: a message that left another queue comes in.
 -- args: time, server, what `v` holds of it, the member that it is here, when that was looked at
 -- answer: 1, 0 where it is known here, 2 where that was too long ago
 writers.arrive = function(keys, args)
   local q = open(keys, args)
   if not q then return NONE end
-  local size = struct.unpack('>I4', args[3])
-  local left = cmsgpack.unpack(string.sub(args[3], 5, 4 + size))
-  local content, member = string.sub(args[3], 5 + size), args[4]
+  local left, content = left_of(args[3])
+  local member = args[4]
   local token, kind, home, number, d = left[1], left[3], left[4], left[5], left[12]
   if q.now - tonumber(args[5]) > LOOKED_AT then return close(q, 2) end
   if call('ZSCORE', q.b .. 'wx', token) or call('HSETNX', q.b .. 'w', token, text(q.now)) == 0 then return close(q, 0) end
   if home == q.number then call('HDEL', q.b .. 'away', number) end
-  local m = { at = left[6], place = left[7], rank = left[8], group = left[9] or nil, headers = left[10] or nil,
-              expires = left[11] }
+  local m = message_left(left)
   if kind == 'letter' then
     m.origin = tonumber(string.match(token, '^%d+'))
     call('ZADD', q.b .. 'o', 0, letter_entry(m, member))
@@ -39,10 +56,7 @@ end
 writers.depart = function(keys, args)
   local q = open(keys, args)
   if not q then return NONE end
-  local left = call('HGET', q.b .. 'v', args[3])
-  if left and cmsgpack.unpack(string.sub(left, 5, 4 + struct.unpack('>I4', left)))[1] == args[4] then
-    call('HDEL', q.b .. 'v', args[3])
-  end
+  if is_leaving(q, args[3], args[4]) then call('HDEL', q.b .. 'v', args[3]) end
   return close(q, 0)
 end
 
@@ -72,12 +86,10 @@ writers.comeback = function(keys, args)
   local member = args[3]
   local packed = call('HGET', q.b .. 'v', member)
   if not packed then return close(q, 0) end
-  local size = struct.unpack('>I4', packed)
-  local left, content = cmsgpack.unpack(string.sub(packed, 5, 4 + size)), string.sub(packed, 5 + size)
+  local left, content = left_of(packed)
   if left[1] ~= args[4] then return close(q, 0) end
   local d = left[12]
-  local m = { at = left[6], place = left[7], rank = left[8], group = left[9] or nil, headers = left[10] or nil,
-              expires = left[11] }
+  local m = message_left(left)
   call('HDEL', q.b .. 'v', member)
   if left[4] == q.number then call('HDEL', q.b .. 'away', left[5]) end
   if left[3] == 'letter' then
@@ -101,8 +113,7 @@ end
 verbs.has_left = function(keys, args)
   local q = open(keys, args)
   if not q then return NONE end
-  local left = call('HGET', q.b .. 'v', args[3])
-  return left and cmsgpack.unpack(string.sub(left, 5, 4 + struct.unpack('>I4', left)))[1] == args[4] and 1 or 0
+  return is_leaving(q, args[3], args[4]) and 1 or 0
 end
 
 -- stale_arrivals: tokens of messages that arrived here before a time, for whoever knows whether they departed.
