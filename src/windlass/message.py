@@ -105,6 +105,8 @@ class QueueSettings(msgspec.Struct, frozen=True, kw_only=True, gc=False, forbid_
     dedup_window_seconds: float = 300
     history_seconds: float = 0
     outcome_ttl_seconds: float = 3600
+    sqs: dict[str, str] = {}
+    """What the SQS face keeps of a queue that the engine has no use for, by name."""
 
 
 class QueueInfo(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -17,7 +17,7 @@ from tests.contract.bench import Bench, Ground
 from tests.contract.keeping import House
 from tests.contract.servers import OneSQLite, Several
 from tests.redis_cluster import RedisCluster
-from tests.redis_server import RedisServer, shared_redis
+from tests.redis_server import RedisServer, shared_redis, shared_valkey
 from windlass.catalogue.service import DATABASE
 from windlass.clock import ManualClock
 from windlass.database import sqlite_url
@@ -66,7 +66,11 @@ class OnRedis:
         store.close()
 
 
-BACKENDS = ("sqlite", "redis", pytest.param("cluster", marks=pytest.mark.storm))
+BACKENDS = (
+    "sqlite",
+    "redis",
+    *(pytest.param(more, marks=pytest.mark.storm) for more in ("cluster", "valkey")),
+)
 
 
 @functools.cache
@@ -81,7 +85,9 @@ def ground(backend: str, home: Path) -> Ground:
     """Where a backend's store lies."""
     if backend == "sqlite":
         return OnSQLite(home)
-    return OnRedis(shared_cluster() if backend == "cluster" else shared_redis())
+    if backend == "cluster":
+        return OnRedis(shared_cluster())
+    return OnRedis(shared_valkey() if backend == "valkey" else shared_redis())
 
 
 @pytest.fixture(scope="session")

@@ -28,6 +28,7 @@ from windlass.message import (
     Once,
     Options,
     QueueInfo,
+    QueueSettings,
     Sent,
     Settled,
     State,
@@ -222,12 +223,17 @@ class View(Store):
         return await self._structural("create_queue", lambda: self._store.create_queue(name, settings))
 
     async def update_queue(
-        self, name: str, settings: Mapping[str, Any], paused: bool | None = None
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        paused: bool | None = None,
+        *,
+        was: QueueSettings | None = None,
     ) -> QueueInfo:
         if name not in self._numbers:
             raise QueueNotFound
         return await self._structural(
-            "update_queue", lambda: self._store.update_queue(name, settings, paused)
+            "update_queue", lambda: self._store.update_queue(name, settings, paused, was=was)
         )
 
     async def delete_queue(self, name: str) -> None:

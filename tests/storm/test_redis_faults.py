@@ -17,7 +17,7 @@ from tests.fault_proxy import FaultProxy
 from tests.harness import ServerProcess, until
 from tests.redis_cluster import RedisCluster
 from tests.redis_sentinel import RedisWithSentinel
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, ValkeyServer
 from tests.storm.disk import Disk
 from tests.storm.fleet import FaultStorm, Fleet, storm
 from tests.storm.talk import assert_problem, client, create, receive_all, send
@@ -199,9 +199,10 @@ def test_a_long_poll_whose_notification_is_lost(tmp_path: Path, redis: RedisServ
 # --- another master -----------------------------------------------------------------------------------
 
 
-def test_a_replica_promoted_by_hand(tmp_path: Path, redis: RedisServer) -> None:
+@pytest.mark.parametrize("made", [RedisServer, ValkeyServer])
+def test_a_replica_promoted_by_hand(tmp_path: Path, made: type[RedisServer]) -> None:
     """It heard nothing for a while, and `replicated` answered nothing then. Planted: `fsync`."""
-    with redis.replica() as other, FaultProxy(redis.port) as proxy:
+    with made() as redis, redis.replica() as other, FaultProxy(redis.port) as proxy:
         roles = [redis, other]
 
         async def harm(storm: FaultStorm) -> None:

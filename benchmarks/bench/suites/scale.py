@@ -30,6 +30,8 @@ ONE_SERVER, THREE = "one server", "three masters"
 QUEUES = 12
 RUNNERS, HEARTBEATS = 1_000, 600.0
 SIZES = {"100 B": 100, "1 KiB": 1024}
+UNDER_WAY = 128
+"""Connections where workers are compared, at least: each of two has to have pipelines as long as one has."""
 FASTEST = 15_000
 """Messages a second, one a request, more than anything here receives from Redis."""
 HOT = {"one queue, single": 1, "one queue, batches of 100": BATCH}
@@ -78,7 +80,7 @@ def messages_a_request(operation: str) -> float:
 def workers(result: Result) -> None:
     """`--workers 2` beside `--workers 1`, on one Redis; and what one queue does through each."""
     options = result.options
-    connections = options.connections[0]
+    connections = max(options.connections[0], UNDER_WAY)
     with postgresql(options.scratch) as database:
         for round_ in range(1, options.rounds + 1):
             for variant, amount in ((ONE, 1), (TWO, 2)):

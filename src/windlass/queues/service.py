@@ -9,7 +9,7 @@ from typing import Any
 from windlass.clock import Clock
 from windlass.errors import MessageGone, QueueNotFound
 from windlass.ids import Ids
-from windlass.message import Life, Message, QueueInfo, State
+from windlass.message import Life, Message, QueueInfo, QueueSettings, State
 from windlass.queues import pulse, rules
 from windlass.queues.pulse import Pulse
 from windlass.queues.reaper import Reaper
@@ -58,10 +58,17 @@ class Queues:
         rules.check_settings(settings)
         return await self.store.create_queue(name, settings)
 
-    async def update(self, name: str, settings: Mapping[str, Any], paused: bool | None = None) -> QueueInfo:
+    async def update(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        paused: bool | None = None,
+        *,
+        was: QueueSettings | None = None,
+    ) -> QueueInfo:
         rules.check_own(name)
         rules.check_settings(settings)
-        return await self.store.update_queue(name, settings, paused)
+        return await self.store.update_queue(name, settings, paused, was=was)
 
     async def purge(self, name: str) -> int:
         rules.check_own(name)

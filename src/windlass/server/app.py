@@ -77,6 +77,7 @@ from windlass.server.lane import (
 )
 from windlass.server.queue_api import QueueApi
 from windlass.server.runner_api import RunnerApi
+from windlass.server.sqs.api import SqsApi
 from windlass.settings import Settings
 from windlass.store import Store, open_store
 
@@ -180,6 +181,7 @@ class Windlass:
             RunnerApi(self.dispatch).routes,
             JobApi(self.dispatch).routes,
             CatalogueApi(self.catalogue).routes,
+            other=SqsApi(self.queues, self.door).find,
         )
         self.api = _ordinary(
             self.settings, self.queues, self.dispatch, self.judge, self.catalogue, lambda: self.draining
@@ -236,22 +238,23 @@ class Windlass:
 
     async def _hot(self, request: HotRequest, receive: ReceiveEvent, send: SendEvent) -> None:
         try:
+            answer = await self._enter_and_answer(request, receive)
+            status, headers, body = answer[0], head_of(request.method, answer), answer[1]
+        except Exception as error:  # noqa: BLE001 - whatever it is, the client is told
+            status, headers, body = request.refuse(request, error)
+        finally:
+            request.client.forget()
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _enter_and_answer(self, request: HotRequest, receive: ReceiveEvent) -> Answer:
+        try:
             self.lane.enter(request)
         except Unauthenticated as error:
             await self.lane.enter_late(request, error)
         if request.method != "GET":
             request.body = await self._reading.read(receive)
-        try:
-            answer = await self._answer_of(request)
-        except WindlassError:
-            raise
-        except Exception as error:
-            raise fault(error) from error
-        finally:
-            request.client.forget()
-        headers = head_of(request.method, answer)
-        await send({"type": "http.response.start", "status": answer[0], "headers": headers})
-        await send({"type": "http.response.body", "body": answer[1]})
+        return await self._answer_of(request)
 
     async def _answer_of(self, request: HotRequest) -> Answer:
         try:

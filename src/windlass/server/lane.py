@@ -16,6 +16,7 @@ import structlog
 from windlass.errors import Invalid, WindlassError
 from windlass.message import RESERVED
 from windlass.queues.rules import check_own
+from windlass.server import problems
 from windlass.server.auth import ANYBODY, Door, Principal
 from windlass.server.behind import Behind
 
@@ -25,15 +26,20 @@ Scope = MutableMapping[str, Any]
 ReceiveEvent = Callable[[], Awaitable[Any]]
 SendEvent = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Headers = Mapping[bytes, bytes]
-Answer = tuple[int, bytes]
+HeaderList = list[tuple[bytes, bytes]]
+Answer = tuple[int, bytes] | tuple[int, bytes, HeaderList]
+"""Status and body, and the headers where these are not those of every hot route."""
+Refusal = tuple[int, HeaderList, bytes]
 Begun = tuple["asyncio.Future[Any] | None", Callable[[Any], Answer]]
 """What a hot route waits for, and how an answer is made of it; either may raise WindlassError.
 
 None is for what is in memory: there is nothing to wait for, and no future to be made.
 """
 
+_SCHEMES = frozenset({b"http", b"https"})
 _MOST_PARTS = 6
 """Slashes in the longest path of a hot route, and one more."""
+_WITH_A_DOOR = frozenset({"runners", "sqs"})
 _LOOKED_AT = frozenset(
     {b"host", b"x-forwarded-proto", b"origin", b"sec-fetch-site", b"authorization", b"idempotency-key"}
 )
@@ -54,6 +60,11 @@ class Client(Protocol):
     def forget(self) -> None:
         """It has its answer: watch it no more."""
         ...
+
+
+def refuse(_: Request, error: Exception) -> Refusal:
+    """The answer that tells of an error: a problem document."""
+    return problems.response(error if isinstance(error, WindlassError) else fault(error))
 
 
 class Request(msgspec.Struct, gc=False):
@@ -77,6 +88,8 @@ class Request(msgspec.Struct, gc=False):
     body: bytes = b""
     tried: bool = False
     """True once it was tried again: see `Lane.again`."""
+    refuse: Callable[[Request, Exception], Refusal] = refuse
+    """How its face words an error."""
 
     @property
     def address(self) -> str:
@@ -84,21 +97,44 @@ class Request(msgspec.Struct, gc=False):
         address: str = (self.where.get("client") or ("",))[0]
         return address
 
+    @property
+    def origin(self) -> str:
+        """The scheme and the host that whoever asks reached this server by, through whatever proxies.
+
+        Both are as the request says, whoever sent it: they only decide what its sender is told.
+        """
+        told = self.headers.get(b"x-forwarded-proto", b"").partition(b",")[0].strip().lower()
+        scheme = told.decode() if told in _SCHEMES else self.where.get("scheme", "http")
+        host = self.headers.get(b"host", b"").decode("latin-1")
+        if not host:
+            name, port = self.where.get("server") or ("localhost", None)
+            host = f"[{name}]" if ":" in name else name
+            host += f":{port}" if port else ""
+        return f"{scheme}://{host}"
+
     def begin(self) -> Begun:
         return self.handler(self)
 
 
 Handler = Callable[[Request], Begun]
+Finder = Callable[
+    [str, str, bytes, Iterable[tuple[bytes, bytes]], Mapping[str, Any], Callable[[], Client]], Request | None
+]
+"""As `Lane.find`."""
 
 
 class Lane:
     """The hot routes and the door in front of them."""
 
-    def __init__(self, door: Door, behind: Behind, *faces: Mapping[tuple[str, str], Handler]) -> None:
+    def __init__(
+        self, door: Door, behind: Behind, *faces: Mapping[tuple[str, str], Handler], other: Finder
+    ) -> None:
         """`faces`: (method, path) -> handler; in a path, names and {what is filled in} alternate.
 
-        What is filled in as {name:path} is all the rest of the path, slashes and all.
+        What is filled in as {name:path} is all the rest of the path, slashes and all. `other` looks at what
+        is none of theirs.
         """
+        self._other = other
         self._door = door
         self._behind = behind
         self._handlers: dict[str, dict[tuple[object, ...], Handler]] = {}
@@ -132,7 +168,7 @@ class Lane:
         if handlers is None:
             whole = self._whole.get((method, parts[1])) if len(parts) > 2 else None
             if whole is None:
-                return None
+                return self._other(method, path, query, headers, where, client)
             rest = path[len(parts[1]) + 2 :]
             return Request(
                 whole, parts[1], method, path, rest, "", query, looked_at(headers), where, client()
@@ -146,7 +182,7 @@ class Lane:
 
     def enter(self, request: Request) -> None:
         """Find out who asks. Raises WindlassError where they may not, or not so."""
-        if request.face == "runners":  # they have tokens of their own, which the handler looks at
+        if request.face in _WITH_A_DOOR:  # tokens of their own, or a signature over all: their handlers look
             self._door.check_origin(request.headers)
             return
         request.principal = self._door.enter(request.headers, request.where)
@@ -170,7 +206,7 @@ class Lane:
         return asyncio.ensure_future(self._again(request, error))
 
     async def _again(self, request: Request, error: Exception) -> Answer:
-        queue = request.queue if request.face == "queues" else ""
+        queue = request.queue if request.face in ("queues", "sqs") else ""
         if not await self._behind.make_up(error, queue, request.headers.get(b"authorization", b"")):
             raise error
         self.enter(request)
@@ -198,11 +234,13 @@ _NO_STORE = (b"cache-control", b"no-store")
 
 def head_of(method: str, answer: Answer) -> list[tuple[bytes, bytes]]:
     """The headers of an answer. What a GET took may not be kept by anything on the way."""
-    status, body = answer
+    status, body = answer[:2]
     if status == 204:
         return [_NO_STORE]
     size = len(body)
     length = (b"content-length", _LENGTHS[size] if size < 4096 else b"%d" % size)
+    if len(answer) == 3:
+        return [*answer[2], length]
     return [_JSON, length, _NO_STORE] if method == "GET" else [_JSON, length]
 
 

@@ -217,7 +217,7 @@ def detail_of(info: QueueInfo, oldest: int | None, now: int) -> QueueDetail:
 def _fields(info: QueueInfo) -> dict[str, Any]:
     settings = info.settings
     return {
-        **{name: getattr(settings, name) for name in settings.__struct_fields__},
+        **{name: getattr(settings, name) for name in settings.__struct_fields__ if name != "sqs"},
         **{name: getattr(info, name) for name in _INFO},
         "created_at": rfc3339(info.created_at).decode(),
     }

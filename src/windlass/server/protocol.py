@@ -18,7 +18,7 @@ from uvicorn.server import ServerState
 
 from windlass.errors import BadRequest, RequestTimeout, TooLarge, WindlassError
 from windlass.server import problems
-from windlass.server.lane import Answer, Request, fault, head_of
+from windlass.server.lane import Answer, Request, head_of
 
 if TYPE_CHECKING:
     from windlass.server.app import Windlass
@@ -34,7 +34,7 @@ MAX_SHORT = 256 * 1024
 
 
 _HOT = (b"/queues/", b"/products/", b"/runners/", b"/jobs")
-"""How the paths of hot routes begin."""
+"""How the paths of hot routes begin; those of SQS are / and, of a queue, an account's number and a name."""
 
 
 class Joined:
@@ -195,7 +195,7 @@ class Protocol(HttpToolsProtocol):
             self._offered = True
             return
         if (
-            url.startswith(_HOT)
+            (url.startswith(_HOT) or url[1:2].isdigit() or url == b"/")
             and b"%" not in url
             and b"#" not in url
             and (cycle is None or cycle.response_complete)
@@ -290,13 +290,9 @@ class Protocol(HttpToolsProtocol):
     def _failed(self, cycle: Cycle, request: Request, error: Exception) -> None:
         again = self._app.lane.again(request, error)
         if again is None:
-            self._answer_problem(cycle, error)
+            self._answer(cycle, *request.refuse(request, error))
         else:
             again.add_done_callback(lambda future: self._settle(cycle, request, _as_it_is, future))
-
-    def _answer_problem(self, cycle: Cycle, error: Exception) -> None:
-        known = error if isinstance(error, WindlassError) else fault(error)
-        self._answer(cycle, *problems.response(known))
 
     def _answer(self, cycle: Cycle, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         if cycle.disconnected or self._wire.is_closing():

@@ -37,7 +37,6 @@ MAX_CLAIM = 128
 MAX_JOBS = 1_000
 """Jobs that a heartbeat names at most."""
 MAX_EVENTS = 1_000
-_SCHEMES = frozenset({b"http", b"https"})
 
 OpenSource = Callable[[str], Awaitable[bytes]]
 """The archive with the source of a submission."""
@@ -137,7 +136,7 @@ class RunnerApi:
     ) -> list[dict[str, Any]]:
         if not deliveries:
             return []
-        origin, links = _origin(request), self._dispatch.links
+        origin, links = request.origin, self._dispatch.links
         return [each.job.wire(each.job_id, origin + links.to(runner, each.job_id)) for each in deliveries]
 
 
@@ -167,21 +166,6 @@ def runner_of(dispatch: Dispatch, authorization: bytes, runner_id: str | None = 
     if runner_id is not None and runner.id != runner_id:
         raise RunnerUnknown("This token is another runner's.")
     return runner
-
-
-def _origin(request: HotRequest) -> str:
-    """The scheme and the host that whoever asks reached this server by, through whatever proxies.
-
-    Both are as the request says, whoever sent it: they only decide what its sender is told.
-    """
-    told = request.headers.get(b"x-forwarded-proto", b"").partition(b",")[0].strip().lower()
-    scheme = told.decode() if told in _SCHEMES else request.where.get("scheme", "http")
-    host = request.headers.get(b"host", b"").decode("latin-1")
-    if not host:
-        name, port = request.where.get("server") or ("localhost", None)
-        host = f"[{name}]" if ":" in name else name
-        host += f":{port}" if port else ""
-    return f"{scheme}://{host}"
 
 
 def _claim_wait_and_max(query: bytes) -> tuple[str | None, float, int | None]:

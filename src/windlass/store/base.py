@@ -43,6 +43,7 @@ from windlass.message import (
     Once,
     Options,
     QueueInfo,
+    QueueSettings,
     Sent,
     Settled,
     State,
@@ -131,9 +132,17 @@ class Store(ABC):
 
     @abstractmethod
     async def update_queue(
-        self, name: str, settings: Mapping[str, Any], paused: bool | None = None
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        paused: bool | None = None,
+        *,
+        was: QueueSettings | None = None,
     ) -> QueueInfo:
-        """Change settings, or pause and resume. Raises QueueNotFound, Invalid."""
+        """Change settings, or pause and resume; with `was` only where all settings are those still.
+
+        Raises QueueNotFound, Invalid; Conflict where somebody else has changed them.
+        """
 
     @abstractmethod
     async def delete_queue(self, name: str) -> None:

@@ -6,8 +6,12 @@ is; the query protocol (query.py) first makes of its form what the JSON would be
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 from msgspec import field
+
+from windlass.server.sqs.errors import SqsError, missing
 
 
 class Shape(msgspec.Struct, rename="pascal", gc=False):
@@ -208,3 +212,23 @@ ACTIONS: dict[str, type[Shape]] = {
     )
 }
 """Action -> what it takes."""
+
+_WHERE = re.compile(r" - at `(?:key in )?\$\.?(.*)`\Z", re.DOTALL)
+_ABSENT = re.compile(r"missing required field `(.*)`\Z")
+
+
+def fault_of(error: msgspec.ValidationError, *, json: bool = False) -> SqsError:
+    """What a client is told of a request that is not as the classes above have it.
+
+    Something is missing, or has the wrong type: which has a name of its own in JSON.
+    """
+    text = str(error)
+    where = _WHERE.search(text)
+    parameter = where[1] if where else ""
+    reason = text[: where.start()] if where else text
+    absent = _ABSENT.search(reason)
+    if absent:
+        return missing(f"{parameter}.{absent[1]}" if parameter else absent[1])
+    if json:
+        return SqsError("SerializationException", f"{parameter or 'The request'}: {reason}.")
+    return SqsError("InvalidParameterValue", f"Value for parameter {parameter} is invalid. Reason: {reason}.")

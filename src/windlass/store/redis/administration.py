@@ -12,6 +12,7 @@ import msgspec
 import redis
 
 from windlass.errors import (
+    Conflict,
     Invalid,
     OutcomeUnknown,
     QueueExists,
@@ -222,18 +223,28 @@ class Administration:
             raise _no_letter(letters)
         return number
 
-    async def update(self, name: str, changes: Mapping[str, Any], paused: bool | None) -> QueueInfo:
+    async def update(
+        self, name: str, changes: Mapping[str, Any], paused: bool | None, was: QueueSettings | None
+    ) -> QueueInfo:
         async with self._in_turn(name, changes.get("dead_letter")):
-            return await self._update(name, changes, paused)
+            return await self._update(name, changes, paused, was)
 
-    async def _update(self, name: str, changes: Mapping[str, Any], paused: bool | None) -> QueueInfo:
+    async def _update(
+        self, name: str, changes: Mapping[str, Any], paused: bool | None, was: QueueSettings | None
+    ) -> QueueInfo:
+        readdressed = False
         for _ in range(_TRIES):
             await self.info(name)
             number = self._memory.number(name)
             letters = changes.get("dead_letter")
             await self._dead_letter(name, letters)
             (json, *_) = await self._ask("stats", number, [])
-            settings = msgspec.structs.replace(decode_settings(json), **changes)
+            found = decode_settings(json)
+            if was is not None and found != was:
+                if readdressed:  # by the try before, which came too late
+                    await self._ask("readdress", REGISTRY, [name, found.dead_letter or ""])
+                raise Conflict(f"Queue {name!r} has been changed since it was looked at.")
+            settings = msgspec.structs.replace(found, **changes)
             fields: dict[str, Any] = fields_of(settings)
             if "dead_letter" in changes:
                 answer = await self._ask("readdress", REGISTRY, [name, letters or ""])
@@ -242,6 +253,7 @@ class Administration:
                 if answer == b"none":
                     raise not_found(name)
                 fields["dl"] = answer  # its number at this moment
+                readdressed = True
             if paused is not None:
                 fields["paused"] = "1" if paused else "0"
             reply = await self._ask("configure", number, [json, *_flat(fields)])

@@ -38,6 +38,7 @@ from windlass.message import (
     Once,
     Options,
     QueueInfo,
+    QueueSettings,
     Sent,
     Settled,
     State,
@@ -125,10 +126,15 @@ class RedisStore(Store):
         return await self._administration.create(name, settings)
 
     async def update_queue(
-        self, name: str, settings: Mapping[str, Any], paused: bool | None = None
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        paused: bool | None = None,
+        *,
+        was: QueueSettings | None = None,
     ) -> QueueInfo:
         self.calls["update_queue"] += 1
-        return await self._administration.update(name, settings, paused)
+        return await self._administration.update(name, settings, paused, was)
 
     async def delete_queue(self, name: str) -> None:
         self.calls["delete_queue"] += 1

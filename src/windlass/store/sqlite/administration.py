@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from windlass.errors import Invalid, MessageGone, MessageLeased, QueueExists, QueueInUse
+from windlass.errors import Conflict, Invalid, MessageGone, MessageLeased, QueueExists, QueueInUse
 from windlass.message import QueueInfo, QueueSettings, State
 from windlass.store.base import Key, Runner
 from windlass.store.sqlite import ready
@@ -82,8 +82,16 @@ def _settings(tx: Transaction, name: str, old: QueueSettings, changes: Mapping[s
     return msgspec.structs.replace(old, **changes)
 
 
-def update_queue(tx: Transaction, name: str, changes: Mapping[str, Any], paused: bool | None) -> QueueInfo:
+def update_queue(
+    tx: Transaction,
+    name: str,
+    changes: Mapping[str, Any],
+    paused: bool | None,
+    was: QueueSettings | None = None,
+) -> QueueInfo:
     queue = tx.memory.queue(name)
+    if was is not None and queue.settings != was:
+        raise Conflict(f"Queue {name!r} has been changed since it was looked at.")
     settings = _settings(tx, name, queue.settings, changes)
     halted = queue.paused if paused is None else paused
     tx.db.execute(

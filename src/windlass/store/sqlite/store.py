@@ -27,6 +27,7 @@ from windlass.message import (
     Once,
     Options,
     QueueInfo,
+    QueueSettings,
     Sent,
     Settled,
     State,
@@ -125,9 +126,14 @@ class SQLiteStore(Store):
                 self._coming.pop(name, None)
 
     async def update_queue(
-        self, name: str, settings: Mapping[str, Any], paused: bool | None = None
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        paused: bool | None = None,
+        *,
+        was: QueueSettings | None = None,
     ) -> QueueInfo:
-        run = partial(administration.update_queue, name=name, changes=settings, paused=paused)
+        run = partial(administration.update_queue, name=name, changes=settings, paused=paused, was=was)
         if name in self._memory.by_name:
             self._check_dead_letter(name, settings)
         return await self._step("update_queue", run, name, structural=True)

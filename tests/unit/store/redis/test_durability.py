@@ -12,7 +12,7 @@ import redis
 from tests.harness import until
 from tests.redis_cluster import RedisCluster
 from tests.redis_sentinel import RedisWithSentinel
-from tests.redis_server import RedisServer
+from tests.redis_server import RedisServer, ValkeyServer
 from windlass.errors import OutcomeUnknown, StartError, StoreUnavailable
 from windlass.store.redis.address import parse
 from windlass.store.redis.durability import Asked, Confirmation, Durability, Reader, check
@@ -195,9 +195,9 @@ def test_a_master_that_is_away_is_told_as_such(shared: RedisServer) -> None:
 # --- replicas -----------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def pair() -> Iterator[tuple[RedisServer, RedisServer]]:
-    master = RedisServer()
+@pytest.fixture(scope="module", params=[RedisServer, ValkeyServer])
+def pair(request: pytest.FixtureRequest) -> Iterator[tuple[RedisServer, RedisServer]]:
+    master = request.param()
     replica = master.replica()
     yield master, replica
     replica.close()
@@ -235,8 +235,11 @@ def test_writes_wait_for_replicas(pair: tuple[RedisServer, RedisServer]) -> None
         client = opened.topology.node(b"a").client
         confirmation = opened.read().confirmation(30)
         assert confirmation is not None
-        assert confirmation.command == ("WAIT", 1, 30_000)  # Redis 7.0 has no WAITAOF
-        assert sent(client, confirmation) == 1
+        if isinstance(master, ValkeyServer):
+            assert confirmation.command == ("WAITAOF", 1, 1, 30_000)
+        else:
+            assert confirmation.command == ("WAIT", 1, 30_000)  # Redis 7.0 has no WAITAOF
+        confirmation.judge(sent(client, confirmation))
         replica.hang()
         hasty = opened.read().confirmation(0.05)
         assert hasty is not None

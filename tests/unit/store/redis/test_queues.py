@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.store.redis.pair import Ask, Pair, interposed, raising
-from windlass.errors import OutcomeUnknown, QueueNotFound, StoreUnavailable
+from windlass.errors import Conflict, OutcomeUnknown, QueueInUse, QueueNotFound, StoreUnavailable
 from windlass.store.base import Runner
 from windlass.store.redis.call import REGISTRY
 
@@ -97,6 +97,28 @@ def test_a_dead_letter_queue_that_is_made_anew_meanwhile_is_the_one(pair: Pair) 
     (message,) = pair.take("work", lease=60_000)
     pair.give_back("work", message)
     assert pair.ready("letters") == 1
+
+
+def test_a_change_on_condition_that_comes_too_late_leaves_nothing(pair: Pair) -> None:
+    """Planted defect: the dead-letter queue that a refused change names stays noted as one in use."""
+    for name in ("letters", "refused", "q"):
+        pair.create(name)
+    was = pair.run(lambda: pair.one.queue("q")).settings
+
+    def make(ask: Ask) -> Ask:
+        async def asked(verb: str, number: int, args: Sequence[Any]) -> Any:
+            if verb == "configure":
+                await pair.other.update_queue("q", {"dead_letter": "letters", "max_deliveries": 1})
+            return await ask(verb, number, args)
+
+        return asked
+
+    with interposed(pair.one, make), pytest.raises(Conflict):
+        pair.run(lambda: pair.one.update_queue("q", {"dead_letter": "refused"}, was=was))
+    assert pair.run(lambda: pair.one.queue("q")).settings.dead_letter == "letters"
+    with pytest.raises(QueueInUse):
+        pair.run(lambda: pair.one.delete_queue("letters"))
+    pair.run(lambda: pair.one.delete_queue("refused"))
 
 
 def test_nothing_is_sent_to_a_queue_whose_name_is_anothers(pair: Pair) -> None:

@@ -1,0 +1,238 @@
+"""SendMessage and SendMessageBatch."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from hashlib import md5, sha256
+from typing import Any
+
+import msgspec
+
+from windlass.ids import Ids
+from windlass.message import Options, Sent
+from windlass.queues import Queues
+from windlass.server.auth import SEND
+from windlass.server.sqs import message_attributes
+from windlass.server.sqs.batches import check_entries, failed
+from windlass.server.sqs.call import Begun, Call, Hot, Result
+from windlass.server.sqs.errors import XML_CANNOT, SqsError, invalid, missing
+from windlass.server.sqs.known import MAX_SIZE, Knowledge, Known
+from windlass.server.sqs.requests import SendEntry, SendMessage
+
+MAX_DELAY = 900
+_ID = re.compile(r"[A-Za-z0-9!\"#$%&'()*+,./:;<=>?@\[\\\]^_`{|}~-]{1,128}\Z")
+_encode = msgspec.json.Encoder().encode
+_NOT_OF_THIS_TYPE = "The request include parameter that is not valid for this queue type."
+
+
+class Outgoing(msgspec.Struct, gc=False):
+    """One message that may be sent."""
+
+    content: bytes
+    options: Options | None
+    size: int
+    answer: Result
+    """MD5s."""
+
+
+class Sending:
+    """The actions, bound to the queues."""
+
+    def __init__(self, queues: Queues, knowledge: Knowledge) -> None:
+        self._store = queues.store
+        self._ids: Ids = queues.ids
+        self._knowledge = knowledge
+        self.actions: dict[str, Hot] = {"SendMessage": self.send, "SendMessageBatch": self.send_batch}
+
+    # --- one --------------------------------------------------------------------------------------
+
+    def send(self, call: Call) -> Begun:
+        call.request.principal.demand(SEND, call.queue)
+        known = self._knowledge.of(call.queue)
+        if known is None:
+            return asyncio.ensure_future(self._look_and_send(call)), _as_it_is
+        return self._send(call, known)
+
+    async def _look_and_send(self, call: Call) -> Result:
+        sent, finish = self._send(call, await self._knowledge.look(call.queue))
+        return finish(await sent)
+
+    def _send(self, call: Call, known: Known) -> Begun:
+        one = outgoing(call.body, known)
+        sent = self._store.send(call.queue, [one.content], None if one.options is None else [one.options])
+
+        def finish(sent: Sent) -> Result:
+            return self._answer(one.answer, known, sent.queue, sent.numbers[0])
+
+        return asyncio.ensure_future(sent), finish
+
+    def _answer(self, answer: Result, known: Known, queue: int, number: int) -> Result:
+        answer["MessageId"] = self._ids.message(queue, number).decode()
+        if known.fifo:
+            answer["SequenceNumber"] = sequence_number(number)
+        return answer
+
+    # --- many -------------------------------------------------------------------------------------
+
+    def send_batch(self, call: Call) -> Begun:
+        call.request.principal.demand(SEND, call.queue)
+        check_entries(call.body.entries)
+        known = self._knowledge.of(call.queue)
+        if known is None:
+            return asyncio.ensure_future(self._look_and_send_batch(call)), _as_it_is
+        return self._send_batch(call, known)
+
+    async def _look_and_send_batch(self, call: Call) -> Result:
+        sent, finish = self._send_batch(call, await self._knowledge.look(call.queue))
+        return finish(await sent)
+
+    def _send_batch(self, call: Call, known: Known) -> Begun:
+        good: list[tuple[str, Outgoing]] = []
+        bad: list[Result] = []
+        size = 0
+        for entry in call.body.entries:
+            try:
+                one = outgoing(entry, known)
+            except SqsError as error:
+                bad.append(failed(entry.id, error))
+            else:
+                good.append((entry.id, one))
+                size += one.size
+        if size > MAX_SIZE:
+            raise SqsError(
+                "BatchRequestTooLong",
+                f"Batch requests cannot be longer than {MAX_SIZE} bytes. You have sent {size} bytes.",
+            )
+        outgoings = [one for _, one in good]
+
+        def finish(sent: Sent | None) -> Result:
+            done: list[Result] = []
+            for (entry_id, one), number in zip(good, sent.numbers if sent is not None else (), strict=True):
+                assert sent is not None
+                done.append({"Id": entry_id, **self._answer(one.answer, known, sent.queue, number)})
+            return {"Successful": done, "Failed": bad}
+
+        if not good:
+            nothing: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            nothing.set_result(None)
+            return nothing, finish
+        sent = self._store.send(call.queue, [one.content for one in outgoings], _options(outgoings))
+        return asyncio.ensure_future(sent), finish
+
+
+def _as_it_is(result: Result) -> Result:
+    return result
+
+
+def _options(messages: Sequence[Outgoing]) -> list[Options] | None:
+    if all(one.options is None for one in messages):
+        return None
+    return [one.options or _PLAIN for one in messages]
+
+
+_PLAIN = Options()
+
+
+def sequence_number(number: int) -> str:
+    """A message's number as SQS writes it: 20 digits, growing."""
+    return f"{number:020d}"
+
+
+def outgoing(body: SendMessage | SendEntry, known: Known) -> Outgoing:
+    """A message as the store takes it. Raises SqsError."""
+    text = body.message_body
+    if not text:
+        raise missing("MessageBody")
+    if XML_CANNOT.search(text):
+        raise SqsError(
+            "InvalidMessageContents",
+            "Invalid characters found. Valid unicode characters are #x9 | #xA | #xD |"
+            " #x20 to #xD7FF | #xE000 to #xFFFD | #x10000 to #x10FFFF.",
+        )
+    raw = text.encode()
+    size = len(raw)
+    answer: Result = {"MD5OfMessageBody": md5(raw, usedforsecurity=False).hexdigest()}
+    headers: message_attributes.Headers = {}
+    if body.message_attributes:
+        size += message_attributes.check(body.message_attributes)
+        headers = message_attributes.to_headers(body.message_attributes)
+        answer["MD5OfMessageAttributes"] = message_attributes.md5(body.message_attributes)
+    if body.message_system_attributes:
+        trace = message_attributes.check_system(body.message_system_attributes)
+        if trace is not None:
+            headers[message_attributes.TRACE] = trace
+            answer["MD5OfMessageSystemAttributes"] = message_attributes.md5(body.message_system_attributes)
+    content = _encode(text)
+    if size > known.most or len(content) > known.most_text:
+        raise SqsError(
+            "InvalidParameterValue",
+            f"One or more parameters are invalid. Reason: Message must be shorter than {known.most} bytes.",
+        )
+    delay = known.delay
+    if body.delay_seconds is not None:
+        delay = _delay(body.delay_seconds, known)
+    group = dedup = None
+    if known.fifo:
+        group, dedup = _fifo(body, known, raw, headers)
+    else:
+        _check_standard(body, headers)
+    if not (headers or delay or group):
+        return Outgoing(content, None, size, answer)
+    options = Options(
+        delay=delay * 1000, group=group, dedup_id=dedup, headers=_encode(headers) if headers else None
+    )
+    return Outgoing(content, options, size, answer)
+
+
+def _delay(delay: int, known: Known) -> int:
+    if not 0 <= delay <= MAX_DELAY:
+        raise invalid("DelaySeconds", delay, "DelaySeconds must be >= 0 and <= 900.")
+    if known.fifo:
+        if delay:
+            raise invalid("DelaySeconds", delay, _NOT_OF_THIS_TYPE)
+        return known.delay
+    return delay
+
+
+def _fifo(
+    body: SendMessage | SendEntry, known: Known, raw: bytes, headers: message_attributes.Headers
+) -> tuple[str, str]:
+    """(group, dedup id) of a message in a FIFO queue."""
+    group, dedup = body.message_group_id, body.message_deduplication_id
+    if not group:
+        raise missing("MessageGroupId")
+    _check_id("MessageGroupId", group)
+    if dedup is not None:
+        _check_id("MessageDeduplicationId", dedup)
+    elif known.by_content:
+        dedup = sha256(raw).hexdigest()
+    else:
+        raise SqsError(
+            "InvalidParameterValue",
+            "The queue should either have ContentBasedDeduplication enabled or"
+            " MessageDeduplicationId provided explicitly",
+        )
+    headers[message_attributes.DEDUPLICATION] = dedup
+    if known.by_group:
+        dedup = sha256(f"{group}\n{dedup}".encode()).hexdigest()
+    return group, dedup
+
+
+def _check_standard(body: SendMessage | SendEntry, headers: message_attributes.Headers) -> None:
+    if body.message_deduplication_id is not None:
+        raise invalid("MessageDeduplicationId", body.message_deduplication_id, _NOT_OF_THIS_TYPE)
+    if body.message_group_id is not None:
+        # In a standard queue a group is for fairness among tenants: it holds nothing up.
+        _check_id("MessageGroupId", body.message_group_id)
+        headers[message_attributes.GROUP] = body.message_group_id
+
+
+def _check_id(parameter: str, text: str) -> None:
+    if not _ID.match(text):
+        raise invalid(
+            parameter,
+            text,
+            f"{parameter} can only include alphanumeric and punctuation characters. 1 to 128 in length.",
+        )
