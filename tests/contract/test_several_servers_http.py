@@ -10,8 +10,11 @@ import pytest
 
 from tests.contract.http.served import Served, refused, settled
 from tests.contract.servers import Several
+from tests.unit.server.signing import signed
 from windlass.server import app as application
 from windlass.server import control
+from windlass.server.auth import Principal
+from windlass.server.sigv4 import AccessKeyUnknown
 from windlass.store import Runner as Registered
 from windlass.store import Store
 
@@ -184,6 +187,26 @@ def test_a_key_made_elsewhere_opens_this_door_too(pair: Pair) -> None:
     answer = pair.a("POST", "/queues/q/messages", {"content": 1}, headers=header(key_of(pair.b)))
     assert answer.status_code == 201
     refused(pair.a("GET", "/queues", headers={"authorization": "Bearer wk_0_0"}), 401, "unauthenticated")
+
+
+def test_an_access_key_made_elsewhere_is_looked_for(pair: Pair) -> None:
+    """Planted defect: a client of SQS that signs with another server's new key is refused."""
+    key_of(pair.a)
+    made = pair.b.run(control.act(pair.b.app, {"do": "create_key", "scopes": ["send:q"], "name": "shop"}))
+    request = signed(pair=(made["access_key_id"], made["secret_access_key"]))
+    app = pair.a.app
+
+    def enter() -> Principal:
+        parts = request.method, request.path, request.query, request.headers, request.body
+        return app.door.enter_signed(*parts, {})
+
+    with pytest.raises(AccessKeyUnknown) as caught:
+        enter()
+    assert app.behind.concerns(caught.value)
+    assert pair.run(app.behind.make_up(caught.value, "", b""))
+    assert enter().name == "shop"
+    for nobodys in ("WINDLASS00000000", "AKIAIOSFODNN7EXAMPLE", "WINDLASS"):
+        assert not pair.run(app.behind.make_up(AccessKeyUnknown(nobodys), "", b""))
 
 
 def test_a_key_made_or_revoked_elsewhere_counts_once_this_server_is_told(pair: Pair) -> None:

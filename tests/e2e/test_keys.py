@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import stat
 from pathlib import Path
@@ -56,7 +57,7 @@ def files(server: ServerProcess) -> list[Path]:
 
 
 def test_a_key_is_shown_once_and_only_its_hash_is_on_disk(tmp_path: Path) -> None:
-    """Planted defects: a log line with the key, the secret kept beside its hash."""
+    """Planted defects: a log line with the key, the secret kept beside its hash; the same for the pair."""
     with ServerProcess(tmp_path / "data") as server:
         key = made(server.data_dir, "all")
         assert key.startswith("wk_")
@@ -68,9 +69,25 @@ def test_a_key_is_shown_once_and_only_its_hash_is_on_disk(tmp_path: Path) -> Non
             if file.is_file():
                 assert secret not in file.read_bytes(), file
         assert secret.decode() not in listed.stdout + listed.stderr
+        ran = run_cli("key", "create", "--scope", "all", "--json", "--data-dir", str(server.data_dir))
+        paired = json.loads(ran.stdout)["secret_access_key"].encode()
         server.terminate()
-        for file in files(server):
+        for file in [*files(server), server.log_path]:
             assert secret not in file.read_bytes(), file
+            assert paired not in file.read_bytes(), file
+
+
+def test_a_key_is_shown_with_its_pair_and_alone_on_stdout(tmp_path: Path) -> None:
+    """Planted defect: what `$(windlass key create ...)` gives is more than the key."""
+    ran = run_cli("key", "create", "--scope", "all", "--data-dir", str(tmp_path / "data"))
+    assert re.fullmatch(r"wk_\w{8}_[\w-]{43}\n", ran.stdout)
+    shown = dict(line.split("=", 1) for line in ran.stderr.splitlines() if line.startswith("AWS_"))
+    assert shown["AWS_ACCESS_KEY_ID"] == "WINDLASS" + ran.stdout.split("_")[1].upper()
+    assert re.fullmatch(r"[\w-]{40}", shown["AWS_SECRET_ACCESS_KEY"])
+    ran = run_cli("key", "create", "--scope", "all", "--json", "--data-dir", str(tmp_path / "data"))
+    made = json.loads(ran.stdout)
+    assert made["access_key_id"] == "WINDLASS" + made["id"].upper()
+    assert made["secret_access_key"] != shown["AWS_SECRET_ACCESS_KEY"]
 
 
 def test_revoking_is_immediate(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def create(
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make a key and show it, once. Only its hash is kept.
+    """Make a key and show it, once, with the pair for clients of SQS. Only its hash is kept.
 
     As soon as one key exists, every request needs one.
 
@@ -42,7 +42,10 @@ def create(
         typer.echo(made["key"])
         typer.echo(
             f"Key {made['id']} ({', '.join(made['scopes'])}). It is shown only now: keep it,"
-            " and send it as `Authorization: Bearer ...` or WINDLASS_KEY.",
+            " and send it as `Authorization: Bearer ...` or WINDLASS_KEY.\n"
+            "Clients of SQS take this pair in its place, shown only now too:\n"
+            f"AWS_ACCESS_KEY_ID={made['access_key_id']}\n"
+            f"AWS_SECRET_ACCESS_KEY={made['secret_access_key']}",
             err=True,
         )
 

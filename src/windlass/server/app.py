@@ -142,7 +142,7 @@ class Windlass:
         )
         self._clock = self.store.clock
         self.queues = Queues(self.store, self._clock)
-        self.door = Door(self.store.keys(), insecure=self.settings.insecure)
+        self.door = Door(self.store.keys(), secret=self.store.secret, insecure=self.settings.insecure)
         self._reading = Reading(self.settings.body_timeout)
         self.dispatch = Dispatch(
             self.queues,
@@ -174,6 +174,7 @@ class Windlass:
         else:
             self.dispatch.leave_owned()
         self.behind = Behind(self.queues, self.door, self.dispatch.runners)
+        self.sqs = SqsApi(self.queues, self.door)
         self.lane = Lane(
             self.door,
             self.behind,
@@ -181,7 +182,7 @@ class Windlass:
             RunnerApi(self.dispatch).routes,
             JobApi(self.dispatch).routes,
             CatalogueApi(self.catalogue).routes,
-            other=SqsApi(self.queues, self.door).find,
+            other=self.sqs.find,
         )
         self.api = _ordinary(
             self.settings, self.queues, self.dispatch, self.judge, self.catalogue, lambda: self.draining
@@ -193,6 +194,7 @@ class Windlass:
         if self.opened:
             self.release_waiters()
             await self.dispatch.stop()
+            await self.sqs.stop()
             await self.queues.stop()
             await self.judge.stop()
             self.judge.close()
@@ -260,7 +262,7 @@ class Windlass:
         try:
             awaited, answer_of = request.begin()
             return answer_of(None if awaited is None else await awaited)
-        except WindlassError as error:
+        except Exception as error:
             again = self.lane.again(request, error)
             if again is None:
                 raise
@@ -329,6 +331,7 @@ class Windlass:
         try:
             self.open()
             self.queues.start()
+            await self.sqs.start()
             await self.dispatch.load()
             self.judge.start()
         except WindlassError as error:

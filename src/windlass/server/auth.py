@@ -3,6 +3,9 @@
 A key is `wk_<id>_<secret>`; the store holds the SHA-256 of the whole. 256 random bits need no slow hash,
 and a look-up by digest takes no time that depends on the secret. A request costs one hash and two
 dictionary look-ups.
+
+Clients of SQS sign their requests instead (sigv4.py), and whoever verifies that has to know the secret. So
+each key has a second one, made of the installation's secret and the key's record, and kept nowhere.
 """
 
 from __future__ import annotations
@@ -10,16 +13,23 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from hashlib import sha256
+from hmac import digest
 from typing import Any
 from urllib.parse import urlsplit
 
 from windlass.errors import BadRequest, Forbidden, ForeignOrigin, Invalid, Unauthenticated
+from windlass.server import sigv4
 from windlass.store import Key
 
 BEARER, KEY = b"bearer ", b"wk_"
 """How a header with a key begins, and the key."""
+ACCESS_KEY = "WINDLASS"
+"""How an access key id begins; the key's id follows."""
 SEND, RECEIVE, ADMIN = "send", "receive", "admin"
 _SCOPE = re.compile(r"^(?:all|(?:send|receive|admin):[A-Za-z0-9*][A-Za-z0-9._-]{0,127}\*?)\Z")
 _REMEMBERED = 10_000
@@ -40,6 +50,21 @@ def new_key(name: str, scopes: Iterable[str], now: int) -> tuple[Key, str]:
     key_id = secrets.token_hex(4)
     text = f"wk_{key_id}_{secrets.token_urlsafe(32)}"
     return Key(key_id, name or key_id, sha256(text.encode()).digest(), wanted, now), text
+
+
+def access_key_of(key_id: str) -> str:
+    """The access key id of a key, for clients of SQS."""
+    return ACCESS_KEY + key_id.upper()
+
+
+@lru_cache(maxsize=1000)
+def secret_access_key(installation: bytes, key: Key) -> str:
+    """The secret that belongs to it: 40 characters, of the installation's secret and the key's record.
+
+    The time of the record is its version: another key of the same id would have another secret.
+    """
+    made = digest(installation, f"sqs secret access key\0{key.id}\0{key.created_at}".encode(), "sha256")
+    return urlsafe_b64encode(made[:30]).decode()
 
 
 class Principal:
@@ -84,14 +109,32 @@ STRANGER = Principal("", [])
 class Door:
     """Looks at a request's headers before anything else does."""
 
-    def __init__(self, keys: Iterable[Key], *, insecure: bool = False) -> None:
+    def __init__(
+        self,
+        keys: Iterable[Key],
+        *,
+        secret: bytes = b"",
+        insecure: bool = False,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        """`secret` is the installation's. `now` is the time in seconds by which signatures are judged.
+
+        That is the wall clock, whatever the engine's clock says: clients sign by theirs, and both may be set.
+        """
+        self._secret = secret
         self._insecure = insecure
+        self._now = now
         self._hosts: set[bytes] = set()
         self.load(keys)
 
     def load(self, keys: Iterable[Key]) -> None:
         """Take over the keys that there are now."""
-        self._by_digest = {key.digest: Principal(key.name, key.scopes) for key in keys}
+        self._by_digest: dict[bytes, Principal] = {}
+        self._by_access_key: dict[str, tuple[Key, Principal]] = {}
+        for key in keys:
+            principal = Principal(key.name, key.scopes)
+            self._by_digest[key.digest] = principal
+            self._by_access_key[access_key_of(key.id)] = key, principal
 
     @property
     def open(self) -> bool:
@@ -100,6 +143,9 @@ class Door:
 
     def knows(self, key: bytes) -> bool:
         return sha256(key).digest() in self._by_digest
+
+    def knows_access_key(self, access_key: str) -> bool:
+        return access_key in self._by_access_key
 
     def enter(self, headers: Mapping[bytes, bytes], scope: Mapping[str, Any]) -> Principal:
         """Who asks. Raises Unauthenticated, ForeignOrigin."""
@@ -118,6 +164,33 @@ class Door:
         if host not in self._hosts:
             self._check_host(host, scope)
         return ANYBODY
+
+    def enter_signed(
+        self,
+        method: str,
+        path: bytes,
+        query: bytes,
+        headers: Iterable[tuple[bytes, bytes]],
+        body: bytes,
+        scope: Mapping[str, Any],
+    ) -> Principal:
+        """Who asks, where a client of SQS may be the one: by a signature, or else as `enter` has it.
+
+        `path` and `query` are as they came, `headers` all of them, the body whole. While there are no keys,
+        a signature is not looked at. Raises Unauthenticated, ForeignOrigin; SqsError for a signature that is
+        not good, and of these sigv4.AccessKeyUnknown for a key that another server may know.
+        """
+        headers = list(headers)
+        known = dict(headers)
+        if self.open or known.get(b"authorization", b"")[:7].lower() == BEARER:
+            return self.enter(known, scope)
+        self.check_origin(known)
+        access_key = sigv4.verify(method, path, query, headers, body, self._now(), self._secret_of)
+        return self._by_access_key[access_key][1]
+
+    def _secret_of(self, access_key: str) -> str | None:
+        found = self._by_access_key.get(access_key)
+        return None if found is None else secret_access_key(self._secret, found[0])
 
     def check_origin(self, headers: Mapping[bytes, bytes]) -> None:
         """Keep other origins' web pages out. Raises ForeignOrigin."""

@@ -9,7 +9,8 @@ from __future__ import annotations
 from windlass.dispatch.runners import Runners
 from windlass.errors import QueueNotFound, RunnerUnknown, Unauthenticated
 from windlass.queues import Queues
-from windlass.server.auth import BEARER, KEY, Door
+from windlass.server.auth import ACCESS_KEY, BEARER, KEY, Door
+from windlass.server.sigv4 import AccessKeyUnknown
 
 _RUNNER = b"rk_"
 
@@ -26,7 +27,7 @@ class Behind:
 
     def concerns(self, error: Exception) -> bool:
         """True where a request that failed so may fare better after `make_up`."""
-        return self._store.shared and isinstance(error, (QueueNotFound, Unauthenticated))
+        return self._store.shared and isinstance(error, (QueueNotFound, Unauthenticated, AccessKeyUnknown))
 
     async def make_up(self, error: Exception, queue: str, authorization: bytes) -> bool:
         """Look for what a request was refused for; True: it is there, try again. Raises StoreUnavailable.
@@ -37,6 +38,8 @@ class Behind:
             return False
         if isinstance(error, QueueNotFound):
             return bool(queue) and await self._find_queue(queue)
+        if isinstance(error, AccessKeyUnknown):
+            return await self._find_access_key(error.access_key)
         return await self.find_caller(authorization)
 
     async def _find_queue(self, name: str) -> bool:
@@ -62,6 +65,11 @@ class Behind:
                 await self._runners.catch_up(text)
             return self._knows(text)
         return False
+
+    async def _find_access_key(self, access_key: str) -> bool:
+        if not self._door.knows_access_key(access_key) and access_key.startswith(ACCESS_KEY):
+            await self._registry.catch_up()
+        return self._door.knows_access_key(access_key)
 
     def _knows(self, token: str) -> bool:
         try:

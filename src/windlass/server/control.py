@@ -20,7 +20,7 @@ import structlog
 
 from windlass.errors import NotFound, StartError, WindlassError
 from windlass.server.app import Windlass
-from windlass.server.auth import new_key
+from windlass.server.auth import access_key_of, new_key, secret_access_key
 
 log = structlog.get_logger("windlass.server")
 
@@ -107,7 +107,14 @@ async def act(app: Windlass, command: dict[str, Any]) -> dict[str, Any]:
         key, text = new_key(command.get("name", ""), command["scopes"], app.queues.clock.now())
         await store.add_key(key)
         app.door.load(store.keys())
-        return {"key": text, "id": key.id, "name": key.name, "scopes": key.scopes}
+        return {
+            "key": text,
+            "id": key.id,
+            "name": key.name,
+            "scopes": key.scopes,
+            "access_key_id": access_key_of(key.id),
+            "secret_access_key": secret_access_key(store.secret, key),
+        }
     if command["do"] == "list_keys":
         keys = store.keys()
         return {

@@ -26,7 +26,9 @@ from windlass.server.sqs import errors, query
 from windlass.server.sqs.call import Call, Hot, Result, Slow
 from windlass.server.sqs.errors import SqsError
 from windlass.server.sqs.known import Knowledge
+from windlass.server.sqs.moves import Moves
 from windlass.server.sqs.names import name_of_url
+from windlass.server.sqs.queues import QueueActions
 from windlass.server.sqs.receiving import Receiving
 from windlass.server.sqs.requests import ACTIONS, OfQueue, fault_of
 from windlass.server.sqs.sending import Sending
@@ -50,6 +52,12 @@ class SqsRequest(Request, gc=False):
     """What an answer calls it."""
 
     @property
+    def raw_path(self) -> bytes:
+        """As it came: what is signed."""
+        raw: bytes = self.where.get("raw_path") or self.path.encode()
+        return raw
+
+    @property
     def is_query(self) -> bool:
         return b"x-amz-target" not in self.headers
 
@@ -67,9 +75,20 @@ class SqsApi:
             **Receiving(queues, knowledge).actions,
             **Settling(queues).actions,
         }
-        self._slow: dict[str, Slow] = {}
+        self._moves = Moves(queues)
+        self._slow: dict[str, Slow] = {
+            **QueueActions(queues, knowledge.forget).actions,
+            **self._moves.actions,
+        }
         self._prefix = str(uuid.uuid4())[:24]
         self._numbers = count(secrets.randbits(40))
+
+    async def start(self) -> None:
+        """Go on with what a former life of this server left: tasks that move messages."""
+        await self._moves.start()
+
+    async def stop(self) -> None:
+        await self._moves.stop()
 
     # --- the lane ---------------------------------------------------------------------------------
 
@@ -119,7 +138,9 @@ class SqsApi:
     def handle(self, request: Request) -> Begun:
         """Let in, take apart, call. Raises SqsError, WindlassError."""
         assert isinstance(request, SqsRequest)
-        request.principal = self._door.enter(request.headers, request.where)
+        request.principal = self._door.enter_signed(
+            request.method, request.raw_path, request.query, request.raw_headers, request.body, request.where
+        )
         action, body = self._by_query(request) if request.is_query else self._by_json(request)
         queue = ""
         if isinstance(body, OfQueue):

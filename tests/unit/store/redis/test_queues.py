@@ -101,14 +101,15 @@ def test_a_dead_letter_queue_that_is_made_anew_meanwhile_is_the_one(pair: Pair) 
 
 def test_a_change_on_condition_that_comes_too_late_leaves_nothing(pair: Pair) -> None:
     """Planted defect: the dead-letter queue that a refused change names stays noted as one in use."""
-    for name in ("letters", "refused", "q"):
+    for name in ("letters", "refused"):
         pair.create(name)
+    pair.create("q", dead_letter="letters", max_deliveries=1)
     was = pair.run(lambda: pair.one.queue("q")).settings
 
     def make(ask: Ask) -> Ask:
         async def asked(verb: str, number: int, args: Sequence[Any]) -> Any:
             if verb == "configure":
-                await pair.other.update_queue("q", {"dead_letter": "letters", "max_deliveries": 1})
+                await pair.other.update_queue("q", {"lease_seconds": 7})
             return await ask(verb, number, args)
 
         return asked

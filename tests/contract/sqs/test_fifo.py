@@ -1,0 +1,88 @@
+"""FIFO queues over SQS: groups, sequence numbers, deduplication, attempts."""
+
+from __future__ import annotations
+
+import hashlib
+
+from tests.contract.sqs.wire import Wire, text
+
+
+def test_groups_hold_their_own_messages_up_and_no_others(wire: Wire, fifo: str) -> None:
+    """Planted: groups that are nothing but a label."""
+    for n, group in enumerate("aab"):
+        wire.send(fifo, str(n), MessageGroupId=group, MessageDeduplicationId=str(n))
+    first, other = wire.receive(fifo, AttributeNames=["All"])
+    assert (first["Body"], other["Body"]) == ("0", "2")
+    assert first["Attributes"]["MessageGroupId"] == "a"
+    assert first["Attributes"]["MessageDeduplicationId"] == "0"
+    assert wire.receive(fifo) == []
+    wire("DeleteMessage", QueueUrl=fifo, ReceiptHandle=first["ReceiptHandle"])
+    assert wire.bodies(fifo) == ["1"]
+
+
+def test_sequence_numbers_grow(wire: Wire, fifo: str) -> None:
+    numbers = [
+        wire.send(fifo, "x", MessageGroupId="a", MessageDeduplicationId=str(n))["SequenceNumber"]
+        for n in range(3)
+    ]
+    assert [len(number) for number in numbers] == [20, 20, 20]
+    assert numbers == sorted(set(numbers))
+    (message,) = wire.receive(fifo, AttributeNames=["SequenceNumber"])
+    assert message["Attributes"] == {"SequenceNumber": numbers[0]}
+
+
+def test_deduplication(wire: Wire, fifo: str) -> None:
+    """For five minutes, and after the message is gone. Planted: ids forgotten with their messages."""
+    options = {"MessageGroupId": "a", "MessageDeduplicationId": "same"}
+    first = wire.send(fifo, "1", **options)
+    (message,) = wire.receive(fifo)
+    wire("DeleteMessage", QueueUrl=fifo, ReceiptHandle=message["ReceiptHandle"])
+    again = wire.send(fifo, "2", **options)
+    assert (again["MessageId"], again["SequenceNumber"]) == (first["MessageId"], first["SequenceNumber"])
+    assert wire.receive(fifo) == []
+    wire.api.advance(301)
+    assert wire.send(fifo, "3", **options)["MessageId"] != first["MessageId"]
+    assert wire.bodies(fifo) == ["3"]
+
+
+def test_deduplication_by_content_and_by_group(wire: Wire) -> None:
+    """Planted: an explicit id that does not win; attributes that count as content; a scope passed over."""
+    by_content = wire.create("c.fifo", FifoQueue="true", ContentBasedDeduplication="true")
+    one = wire.send(by_content, "x", MessageGroupId="a")
+    two = wire.send(by_content, "x", MessageGroupId="b", MessageAttributes={"n": text("1")})
+    assert one["MessageId"] == two["MessageId"]
+    explicit = wire.send(by_content, "x", MessageGroupId="a", MessageDeduplicationId="other")
+    assert explicit["MessageId"] != one["MessageId"]
+    (message,) = wire.receive(by_content, AttributeNames=["MessageDeduplicationId"], MaxNumberOfMessages=1)
+    assert message["Attributes"]["MessageDeduplicationId"] == hashlib.sha256(b"x").hexdigest()
+    by_group = wire.create(
+        "g.fifo", FifoQueue="true", DeduplicationScope="messageGroup", FifoThroughputLimit="perMessageGroupId"
+    )
+    ids = {
+        wire.send(by_group, "x", MessageGroupId=group, MessageDeduplicationId="d")["MessageId"]
+        for group in ("a", "b", "a")
+    }
+    assert len(ids) == 2
+
+
+def test_an_attempt_that_is_repeated_gets_the_same(wire: Wire, fifo: str) -> None:
+    """Planted: the id passed over: whoever lost an answer waits for the timeout; leases not renewed."""
+    for n in range(2):
+        wire.send(fifo, str(n), MessageGroupId=str(n), MessageDeduplicationId=str(n))
+    attempt = {"ReceiveRequestAttemptId": "a1", "VisibilityTimeout": 10}
+    first = wire.receive(fifo, **attempt)
+    wire.api.advance(8)
+    assert wire.receive(fifo, **attempt) == first
+    wire.api.advance(8)
+    assert wire.receive(fifo) == []
+    wire("DeleteMessage", QueueUrl=fifo, ReceiptHandle=first[0]["ReceiptHandle"])
+    assert wire.receive(fifo, **attempt) == first[1:]
+
+
+def test_a_group_in_a_standard_queue_is_for_fairness(wire: Wire, url: str) -> None:
+    """Planted: it holds up what follows in it."""
+    for n in range(2):
+        wire.send(url, str(n), MessageGroupId="tenant")
+    messages = wire.receive(url, AttributeNames=["MessageGroupId"])
+    assert [message["Body"] for message in messages] == ["0", "1"]
+    assert messages[0]["Attributes"] == {"MessageGroupId": "tenant"}
