@@ -63,6 +63,7 @@ VARIANTS = {
     "signed": SIGNED,
 }
 """In the order in which they take turns."""
+OTHERS = frozenset(peer.name for peer in PEERS)
 AIMS = {HTTP: 0.8, MOTO.name: 50, LOCALSTACK.name: 10}
 _BOTO3_FASTEST = 3_000
 _THROUGH, _CONSTANT = "Windlass", "the same bytes"
@@ -72,7 +73,7 @@ def run(options: Options) -> None:
     result = begin("sqs", options)
     result.notes.append("every rate is in messages; a receive and its deletion are one")
     parts = chosen(options.only, [*OPERATIONS, BOTO3])
-    variants = chosen(options.only, list(VARIANTS))
+    variants = chosen(options.only, list(VARIANTS)) if parts != [BOTO3] else []
     for peer in PEERS:
         if peer.name in variants:
             try:
@@ -96,11 +97,17 @@ def chosen(only: tuple[str, ...], names: list[str]) -> list[str]:
 
 
 def beside(result: Result, operation: Operation, variants: list[str], connections: int) -> None:
-    """Rounds of one operation, each server fresh."""
+    """Rounds of one operation, each server fresh. What fails in one of the others is told in a note."""
     metric = f"{operation.metric} at {connections}"
     for round_ in range(1, result.options.rounds + 1):
         for variant in variants:
-            found = measured(variant, operation, result.options, connections)
+            try:
+                found = measured(variant, operation, result.options, connections)
+            except BenchmarkError as error:
+                if variant not in OTHERS:
+                    raise
+                result.notes.append(f"{metric}: {variant} failed in round {round_}: {str(error)[:300]}")
+                continue
             result.add(metric, variant, round_, found.rate, **found.details)
     for variant, aim in AIMS.items():
         result.ratio(f"{metric}: {SQS} / {variant}", (metric, SQS), (metric, variant), aim=aim)
