@@ -24,6 +24,7 @@ from bench.suites import (
     profile,
     sandbox,
     scale,
+    sqs,
     store,
 )
 from bench.suites import filter as bloom_filter
@@ -43,6 +44,7 @@ SUITES = {
     "dedup": dedup,
     "store": store,
     "scale": scale,
+    "sqs": sqs,
 }
 
 

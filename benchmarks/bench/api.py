@@ -31,10 +31,11 @@ def complete(answer: bytes) -> bool:
 
 
 class Api:
-    """One connection to the server on `port`, a new one after a pause."""
+    """One connection to the server on `port`, a new one after a pause; with an API key if one is needed."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, key: str | None = None) -> None:
         self.port = port
+        self.key = key
         self._connection = HTTPConnection("127.0.0.1", port, timeout=120)
         self._used = time.monotonic()
 
@@ -43,6 +44,8 @@ class Api:
             self._connection.close()  # opened again by the request; the server may have closed it
         self._used = time.monotonic()
         headers = {"Content-Type": "application/json"} if body is not None else {}
+        if self.key:
+            headers["Authorization"] = f"Bearer {self.key}"
         self._connection.request(method, path, body, headers)
         answer = self._connection.getresponse()
         return answer.status, answer.read()
@@ -100,7 +103,7 @@ class Api:
         shares = [sizes[start::connections] for start in range(connections)]
 
         def send(share: list[int]) -> None:
-            api = Api(self.port)
+            api = Api(self.port, self.key)
             for size in share:
                 body = _batch_body(queue, size, fields())
                 while (answer := api.call("POST", f"/queues/{queue}/messages", body))[0] in (429, 503):
@@ -126,7 +129,7 @@ class Api:
         """Send a batch of `messages` to each of `queues`, which are made before with `create`."""
 
         def fill(share: Sequence[str]) -> None:
-            api = Api(self.port)
+            api = Api(self.port, self.key)
             for queue in share:
                 if create:
                     api.create_queue(queue)
@@ -156,7 +159,7 @@ class Api:
             sizes.append(messages % LARGEST_BATCH)
 
         def take(share: list[int]) -> None:
-            api = Api(self.port)
+            api = Api(self.port, self.key)
             for size in share:
                 path = f"/queues/{queue}/messages?lease={lease:g}&max={size}"
                 got = api.expect(200, "GET", path)["messages"]

@@ -21,10 +21,11 @@ FASTEST_BATCHED_MESSAGES = 600_000
 
 @dataclass(frozen=True)
 class Measured:
-    """`rate` in requests a second; `details` go into the result file."""
+    """`rate` in requests a second, `acknowledged` in messages; `details` go into the result file."""
 
     rate: float
     details: dict[str, float]
+    acknowledged: float = 0.0
 
 
 def measure(
@@ -89,6 +90,7 @@ def measure(
             "idle_cores": idle / run.seconds,
             "flushes_a_second": flushes / run.seconds,
         },
+        run.messages / run.seconds,
     )
 
 
@@ -120,10 +122,15 @@ def held(server: Windlass, queues: int = 0) -> int:
 
 def at_rest(server: Windlass, queues: int = 0) -> int:
     """`held`, once the requests that wrk left under way are done."""
-    found = held(server, queues)
+    return settled(lambda: held(server, queues))
+
+
+def settled(count: Callable[[], int]) -> int:
+    """What is counted, once it stays the same."""
+    found = count()
     while True:
         time.sleep(0.1)
-        before, found = found, held(server, queues)
+        before, found = found, count()
         if before == found:
             return found
 
@@ -136,8 +143,8 @@ def verify(operation: str, run: WrkRun, before: int, after: int, *, connections:
         return
     if operation in ("send", "send_batch"):
         answered, happened = run.requests * batch, after - before
-    elif operation == "lease_ack":
-        answered, happened = run.acknowledged, before - after
+    elif operation in ("lease_ack", "lease_ack_batch"):
+        answered, happened = run.messages, before - after
     else:
         answered, happened = run.requests * batch, before - after
     under_way = connections * batch

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -12,6 +15,7 @@ from urllib.parse import urlsplit
 
 from bench.api import Api
 from bench.processes import BenchmarkError, Process, free_port, scratch_directory
+from bench.sigv4 import Credentials
 
 BENCH_ROOT = Path(__file__).resolve().parents[1]
 UVICORN = (
@@ -53,6 +57,18 @@ class Windlass:
         self.port = urlsplit(ready.read_text(encoding="utf-8").strip()).port or 0
         self.api = Api(self.port)
 
+    def lock(self) -> Credentials:
+        """Make the first key, which `api` sends from then on: everybody needs one now. Its pair for SQS."""
+        argv = [self.program, "key", "create", "--scope", "all", "--json"]
+        argv += ["--data-dir", str(self.directory / "data")]
+        environment = {**os.environ, **(self._environment or {})}
+        done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)
+        if done.returncode != 0:
+            raise BenchmarkError(f"there is no key: {done.stderr.strip()[-300:]}")
+        made = json.loads(done.stdout)
+        self.api.key = made["key"]
+        return Credentials(made["access_key_id"], made["secret_access_key"])
+
     def stop(self) -> None:
         """End the process, if there is one."""
         if hasattr(self, "api"):
@@ -78,13 +94,15 @@ def windlass(
 
 
 class Bare:
-    """The constant application under uvicorn with the settings that `windlass serve` uses."""
+    """A constant application under uvicorn with the settings that `windlass serve` uses."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, app: str = "bench.bare:app", environment: Mapping[str, str] | None = None
+    ) -> None:
         self.port = free_port()
-        argv = [sys.executable, "-m", "uvicorn", "bench.bare:app", "--app-dir", str(BENCH_ROOT)]
+        argv = [sys.executable, "-m", "uvicorn", app, "--app-dir", str(BENCH_ROOT)]
         argv += ["--host", "127.0.0.1", "--port", str(self.port), *UVICORN]
-        self.process = Process(argv, directory / "bare.log")
+        self.process = Process(argv, directory / "bare.log", env=environment)
 
 
 @contextmanager

@@ -1,12 +1,13 @@
 -- What wrk sends to Windlass. Arguments: OPERATION [QUEUES] [BATCH] [strict] [PATHS]
 --
---   send           one message a request
---   receive        one plain receive a request
---   lease_ack      a lease, then the acknowledgement of its receipt, each a request of its own
---   send_batch     BATCH messages a request
---   receive_batch  up to BATCH messages a request
---   exchange       BATCH messages sent, then up to as many received, each a request of its own, in turn
---   get            a GET of each path in the file PATHS, one a line, in turn
+--   send             one message a request
+--   receive          one plain receive a request
+--   lease_ack        a lease, then the acknowledgement of its receipt, each a request of its own
+--   send_batch       BATCH messages a request
+--   receive_batch    up to BATCH messages a request
+--   lease_ack_batch  up to BATCH messages leased, then acknowledged together, each a request of its own
+--   exchange         BATCH messages sent, then up to as many received, each a request of its own, in turn
+--   get              a GET of each path in the file PATHS, one a line, in turn
 --
 -- QUEUES 0 (the default) is the queue "bench"; n > 0 goes round robin over "bench-0" .. "bench-<n-1>".
 -- With "strict" every answer of a receive is looked at, and those without a message (204) are counted;
@@ -61,38 +62,77 @@ end
 
 local json = { ["Content-Type"] = "application/json" }
 
--- Every receipt that comes is put at the end of this thread's queue and taken once from its head, so
--- each is acknowledged exactly once, on whichever connection asks for a request next.
-local function lease_and_acknowledge(names)
-   local leases, pending, first, last, turn = {}, {}, 1, 0, 0
-   for i, name in ipairs(names) do
-      leases[i] = wrk.format("GET", "/queues/" .. name .. "/messages?lease=60")
-   end
-   leased, acknowledged, acknowledging = 0, 0, 0
+-- Leases, and an acknowledgement of each. `lease()` is the next request for one; `answered(status, body)` looks
+-- at an answer: of a lease it gives the request that acknowledges it, of an acknowledgement nil and how many
+-- messages that ended, of anything else nothing.
+-- Every lease that comes is put at the end of this thread's queue and taken once from its head, so each is
+-- acknowledged exactly once, on whichever connection asks for a request next.
+function lease_and_acknowledge(lease, answered)
+   local pending, first, last = {}, 1, 0
+   leased, acknowledged, acknowledging, messages = 0, 0, 0, 0
 
    function request()
       if first <= last then
-         local path = pending[first]
+         local acknowledgement = pending[first]
          pending[first] = nil
          first = first + 1
          acknowledging = acknowledging + 1
-         return wrk.format("DELETE", path)
+         return acknowledgement
       end
-      turn = turn % #leases + 1
-      return leases[turn]
+      return lease()
    end
 
    function response(status, _, body)
+      local acknowledgement, ended = answered(status, body)
+      if acknowledgement then
+         leased = leased + 1
+         last = last + 1
+         pending[last] = acknowledgement
+      elseif ended then
+         acknowledged = acknowledged + 1
+         messages = messages + ended
+      end
+   end
+end
+
+local function leases_of(names, parameters)
+   local leases, turn = {}, 0
+   for i, name in ipairs(names) do
+      leases[i] = wrk.format("GET", "/queues/" .. name .. "/messages?lease=60" .. parameters)
+   end
+   return function()
+      turn = turn % #leases + 1
+      return leases[turn]
+   end
+end
+
+local function lease_ack(names)
+   lease_and_acknowledge(leases_of(names, ""), function(status, body)
       if status == 200 then
          local name = string.match(body, '"content":"([^ ]+) ')
          local receipt = string.match(body, '"receipt":"([^"]+)"')
-         leased = leased + 1
-         last = last + 1
-         pending[last] = "/queues/" .. name .. "/receipts/" .. receipt
+         return wrk.format("DELETE", "/queues/" .. name .. "/receipts/" .. receipt)
       elseif status == 204 then
-         acknowledged = acknowledged + 1
+         return nil, 1
       end
-   end
+   end)
+end
+
+local function lease_ack_batch(names, batch)
+   lease_and_acknowledge(leases_of(names, "&max=" .. batch), function(_, body)
+      if string.sub(body, 1, 11) == '{"results":' then
+         local _, ended = string.gsub(body, '"status":"acknowledged"', "")
+         return nil, ended
+      end
+      local acks = {}
+      for receipt in string.gmatch(body, '"receipt":"([^"]+)"') do
+         acks[#acks + 1] = '{"receipt":"' .. receipt .. '"}'
+      end
+      if #acks > 0 then
+         local name = string.match(body, '"content":"([^ ]+) ')
+         return wrk.format("POST", "/queues/" .. name .. "/acks", json, '{"acks":[' .. table.concat(acks, ",") .. "]}")
+      end
+   end)
 end
 
 local function exchange(names, batch)
@@ -128,7 +168,11 @@ function init(args)
    local operation, queues, batch = args[1], tonumber(args[2] or 0), tonumber(args[3] or 1)
    local names = queue_names(queues)
    if operation == "lease_ack" then
-      lease_and_acknowledge(names)
+      lease_ack(names)
+      return
+   end
+   if operation == "lease_ack_batch" then
+      lease_ack_batch(names, batch)
       return
    end
    if operation == "get" then
@@ -176,7 +220,7 @@ function done(summary, latency, _)
    )
    local sums = {}
    for _, thread in ipairs(threads) do
-      for _, key in ipairs({ "leased", "acknowledged", "acknowledging", "empty" }) do
+      for _, key in ipairs({ "leased", "acknowledged", "acknowledging", "messages", "empty" }) do
          sums[key] = (sums[key] or 0) + (thread:get(key) or 0)
       end
    end

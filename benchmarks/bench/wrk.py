@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ _ERRORS = ("connect", "read", "write", "timeout", "status")
 class WrkRun:
     """What one run of wrk answered. `leased` and `acknowledged` count answers of `lease_ack` only.
 
+    `messages` are those that were acknowledged, several by an answer where they go together.
     `cpu_seconds` is what wrk computed itself.
     """
 
@@ -26,6 +28,7 @@ class WrkRun:
     p99_ms: float
     leased: int = 0
     acknowledged: int = 0
+    messages: int = 0
     cpu_seconds: float = 0.0
 
     @property
@@ -52,6 +55,25 @@ def run_wrk(
     With `strict` a receive that finds nothing is an error. `paths` is the file of `get`. Raises
     BenchmarkError for any answer that is not 2xx (with `absent`: that is), and any error of a socket.
     """
+    arguments = [operation, str(queues), str(batch), "strict" if strict else "fast"]
+    if paths:
+        arguments.append(str(paths))
+    return run_script(
+        SCRIPT, port, arguments, connections=connections, seconds=seconds, threads=threads, absent=absent
+    )
+
+
+def run_script(
+    script: Path,
+    port: int,
+    arguments: Sequence[str],
+    *,
+    connections: int,
+    seconds: float,
+    threads: int = 1,
+    absent: bool = False,
+) -> WrkRun:
+    """Drive the server on `port` by a script that prints its figures as windlass.lua does."""
     whole_seconds = max(1, round(seconds))
     argv = [
         "wrk",
@@ -59,14 +81,10 @@ def run_wrk(
         f"-c{connections}",
         f"-d{whole_seconds}s",
         "--timeout=30s",
-        f"--script={SCRIPT}",
+        f"--script={script}",
         f"http://127.0.0.1:{port}",
         "--",
-        operation,
-        str(queues),
-        str(batch),
-        "strict" if strict else "fast",
-        *([str(paths)] if paths else []),
+        *arguments,
     ]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(argv, capture_output=True, text=True, timeout=whole_seconds + 60, check=False)
@@ -105,4 +123,5 @@ def parse(output: str, *, absent: bool = False) -> WrkRun:
         p99_ms=numbers["p99"] / 1e3,
         leased=leased,
         acknowledged=acknowledged,
+        messages=numbers.get("messages", 0),
     )

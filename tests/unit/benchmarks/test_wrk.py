@@ -42,8 +42,8 @@ def test_a_receive_that_finds_nothing_is_an_error() -> None:
 
 
 def test_counts_leases_and_acknowledgements() -> None:
-    run = parse(FIGURES % (200, 0, 0) + " leased=110 acknowledged=90 acknowledging=95")
-    assert (run.leased, run.acknowledged) == (110, 90)
+    run = parse(FIGURES % (200, 0, 0) + " leased=110 acknowledged=90 acknowledging=95 messages=900")
+    assert (run.leased, run.acknowledged, run.messages) == (110, 90, 900)
 
 
 def test_an_answer_that_is_neither_lease_nor_acknowledgement_is_an_error() -> None:
