@@ -171,4 +171,4 @@ def test_a_browser_is_not_a_friend(wire: Wire) -> None:
     form = b"Action=ReceiveMessage&QueueUrl=q"
     answer = wire.api("POST", "/", form, headers=headers)
     assert answer.status_code == 403
-    assert "<Code>AccessDeniedException</Code>" in answer.text
+    assert "<Code>AccessDenied</Code>" in answer.text
