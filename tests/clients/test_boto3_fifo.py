@@ -47,9 +47,9 @@ def test_a_receive_takes_one_of_each_group(sqs: Any, fifo: str) -> None:
     """SQS may give several of a group at once; here nothing leaves while an older one of its group is out."""
     for n in range(5):
         _send(sqs, fifo, str(n))
-        _send(sqs, fifo, f"other {n}", "other")
+        _send(sqs, fifo, f"other-{n}", "other")
     found = receive(sqs, fifo, MaxNumberOfMessages=10)
-    assert [each["Body"] for each in found] == ["0", "other 0"]
+    assert [each["Body"] for each in found] == ["0", "other-0"]
     assert receive(sqs, fifo, wait=0) == []  # of groups in flight
 
 

@@ -48,8 +48,8 @@ _WORDS = {
 }
 _OF_FIFO = frozenset({"FifoQueue", "ContentBasedDeduplication", "DeduplicationScope", "FifoThroughputLimit"})
 _OF_JSON = frozenset({"Policy", "RedrivePolicy", "RedriveAllowPolicy"})
-_REDRIVING = frozenset({"RedrivePolicy", "RedriveAllowPolicy"})
-"""Those whose values SQS calls parameters, where they are wrong."""
+_REDRIVING = "RedrivePolicy"
+"""The one whose value SQS calls a parameter, where it is wrong."""
 _READ_ONLY = frozenset(
     {
         "ApproximateNumberOfMessages",
@@ -115,7 +115,7 @@ def _unknown(name: str) -> SqsError:
 
 def _wrong(name: str, reason: str = "") -> SqsError:
     why = f" Reason: {reason}" if reason else ""
-    code = "InvalidParameterValue" if name in _REDRIVING else "InvalidAttributeValue"
+    code = "InvalidParameterValue" if name == _REDRIVING else "InvalidAttributeValue"
     return SqsError(code, f"Invalid value for the parameter {name}.{why}")
 
 
