@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import uuid
 from typing import Any
 
 import pytest
@@ -74,7 +75,10 @@ def test_what_is_sent_over_http_is_received(wire: Wire, url: str, content: Any, 
 def test_what_is_sent_over_sqs_is_received_over_http(wire: Wire, url: str) -> None:
     sent = wire.send(url, "é\t", MessageAttributes={"colour": text("red"), "size": text("3", "Number")})
     message = wire.api.receive(lease=5)
-    assert (message["id"], message["content"]) == (sent["MessageId"], "é\t")
+    assert message["content"] == "é\t"
+    for name in (message["id"], sent["MessageId"]):  # the MessageId is the same id, as a UUID
+        assert wire.api("GET", f"/queues/q/messages/{name}").json()["state"] == "leased"
+    assert str(uuid.UUID(sent["MessageId"])) == sent["MessageId"]
     assert message["headers"]["colour"] == "red"
     wire("DeleteMessage", QueueUrl=url, ReceiptHandle=message["receipt"])
     assert wire.api.acknowledge(message["receipt"]).status_code == 410

@@ -38,8 +38,6 @@ _STATUSES = {
     "SignatureDoesNotMatch": 403,
     "ResourceNotFoundException": 404,
     "MalformedQueryString": 404,
-    "RequestEntityTooLarge": 413,
-    "ThrottlingException": 429,
     "InternalFailure": 500,
     "ServiceUnavailable": 503,
 }
@@ -49,7 +47,6 @@ _COMMON = frozenset(
         "AccessDeniedException",
         "InternalFailure",
         "ServiceUnavailable",
-        "ThrottlingException",
         "InvalidAction",
         "MissingAction",
         "MalformedQueryString",

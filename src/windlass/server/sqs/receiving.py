@@ -165,7 +165,7 @@ class Receiving:
     ) -> Result:
         body = body_of(message.content)
         result: Result = {
-            "MessageId": self._ids.message(message.queue, message.number).decode(),
+            "MessageId": self._ids.uuid(message.queue, message.number),
             "ReceiptHandle": self._ids.receipt(queue, message.number, message.delivery).decode(),
             "MD5OfBody": md5(body.encode(), usedforsecurity=False).hexdigest(),
             "Body": body,

@@ -69,7 +69,7 @@ class Sending:
         return asyncio.ensure_future(sent), finish
 
     def _answer(self, answer: Result, known: Known, queue: int, number: int) -> Result:
-        answer["MessageId"] = self._ids.message(queue, number).decode()
+        answer["MessageId"] = self._ids.uuid(queue, number)
         if known.fifo:
             answer["SequenceNumber"] = sequence_number(number)
         return answer
