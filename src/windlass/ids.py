@@ -98,7 +98,7 @@ class Ids:
         return self._block(queue, number >> 6)[at : at + _MAC]
 
     def uuid(self, queue: int, number: int) -> str:
-        """The same id in the form of a UUID, for clients that insist on one: queue, number, 5 bytes of MAC."""
+        """The same id as a UUID, for clients that insist on one: queue, number, 5 bytes of MAC."""
         if self._spread:
             number &= _PLACE
         text = f"{queue:08x}{number:014x}{self._mac(queue, number)[:_SHORT_MAC].hex()}"
