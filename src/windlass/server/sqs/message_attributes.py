@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -29,7 +29,8 @@ _STRING = "String"
 _MOST = 10
 _NAME = re.compile(r"(?!\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)\Z")
 _TYPE = re.compile(r"(String|Number|Binary)(?:\..{1,})?\Z", re.DOTALL)
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?\Z")
+"""Without a way back: of a million digits and a letter each would be tried as the last one."""
 _MAX_TYPE = 256
 
 Headers = dict[str, str]
@@ -149,7 +150,6 @@ def _value(text: str, kind: str) -> AttributeValue:
     return AttributeValue(kind, text)
 
 
-@lru_cache(maxsize=256)
 def _selection(names: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]] | None:
     """(names, beginnings of names); None: all."""
     if "All" in names or ".*" in names:
@@ -157,9 +157,13 @@ def _selection(names: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]
     return frozenset(names), tuple(name[:-1] for name in names if name.endswith(".*"))
 
 
-def selected(attributes: MessageAttributes, names: Iterable[str]) -> MessageAttributes:
+_known_selection = lru_cache(maxsize=256)(_selection)
+
+
+def selected(attributes: MessageAttributes, names: Sequence[str]) -> MessageAttributes:
     """Those attributes that a receive asks for: by name, `prefix.*`, `.*` or `All`."""
-    selection = _selection(tuple(names))
+    # Who asks for more than a message can have is not remembered: it may be megabytes.
+    selection = (_known_selection if len(names) <= _MOST else _selection)(tuple(names))
     if selection is None:
         return attributes
     exact, prefixes = selection

@@ -37,6 +37,8 @@ _SYSTEM = (
     "SentTimestamp",
     "SequenceNumber",
 )
+_NOTHING: frozenset[str] = frozenset()
+_KNOWN = frozenset({"All", *_SYSTEM})
 _OF_ITS_LIFE = frozenset({"ApproximateFirstReceiveTimestamp", "DeadLetterQueueSourceArn"})
 """What only a look at a message's life tells, once it was received before or comes from another queue."""
 _text = msgspec.json.Decoder(str).decode
@@ -60,7 +62,8 @@ class Receiving:
             return asyncio.ensure_future(self._look_and_receive(call)), _as_it_is
         body: ReceiveMessage = call.body
         limit, lease, wait = _wanted(body, known)
-        system = _system(tuple(body.attribute_names or ()), tuple(body.message_system_attribute_names or ()))
+        names = (body.attribute_names or []) + (body.message_system_attribute_names or [])
+        system = _system(frozenset(names)) if names else _NOTHING
         if body.message_attribute_names:
             message_attributes.check_selection(body.message_attribute_names)
         if body.receive_request_attempt_id is not None or call.query or system & _OF_ITS_LIFE:
@@ -246,17 +249,11 @@ def check_timeout(seconds: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def _system(old: tuple[str, ...], new: tuple[str, ...]) -> frozenset[str]:
+def _system(names: frozenset[str]) -> frozenset[str]:
     """The system attributes that are asked for, by either parameter. Raises SqsError."""
-    wanted: set[str] = set()
-    for name in old + new:
-        if name == "All":
-            wanted.update(_SYSTEM)
-        elif name in _SYSTEM:
-            wanted.add(name)
-        else:
-            raise SqsError("InvalidAttributeName", f"Unknown Attribute {name[:256]}.")
-    return frozenset(wanted)
+    for name in sorted(names - _KNOWN):
+        raise SqsError("InvalidAttributeName", f"Unknown Attribute {name[:256]}.")
+    return frozenset(_SYSTEM) if "All" in names else names
 
 
 def body_of(content: bytes) -> str:
