@@ -77,6 +77,8 @@ class Knowledge:
     def of(self, name: str) -> Known | None:
         """A queue as far as is known now; None: look. Raises QueueNotFound."""
         number = self._store.queue_number(name)
+        self._forgotten = 0
+        """How often anything was: what was read before may be of before a change."""
         known = self._queues.get(name)
         if known is None or known.number != number or known.until < monotonic():
             return None
@@ -84,13 +86,16 @@ class Knowledge:
 
     async def look(self, name: str) -> Known:
         """Raises QueueNotFound, StoreUnavailable."""
-        info = await self._store.queue(name)
-        known = _known(self._store.queue_number(name), info)
-        if len(self._queues) >= _MOST:
-            self._queues.clear()
-        self._queues[name] = known
+        # The number first: settings of a queue that is deleted meanwhile are no news of the next one.
+        number, forgotten = self._store.queue_number(name), self._forgotten
+        known = _known(number, await self._store.queue(name))
+        if forgotten == self._forgotten:
+            if len(self._queues) >= _MOST:
+                self._queues.clear()
+            self._queues[name] = known
         return known
 
     def forget(self, name: str) -> None:
         """Its settings are changed here."""
         self._queues.pop(name, None)
+        self._forgotten += 1
