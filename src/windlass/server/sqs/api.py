@@ -23,7 +23,7 @@ from windlass.queues.rules import check_own
 from windlass.server.auth import Door
 from windlass.server.lane import Answer, Begun, Client, HeaderList, Refusal, Request, fault
 from windlass.server.sqs import errors, query
-from windlass.server.sqs.call import Call, Hot, Result, Slow
+from windlass.server.sqs.call import Call, Hot, Result, Slow, as_it_is
 from windlass.server.sqs.errors import SqsError, missing
 from windlass.server.sqs.known import Knowledge
 from windlass.server.sqs.moves import Moves
@@ -149,7 +149,7 @@ class SqsApi:
         call = Call(action, body, request, queue, request.origin, request.is_query)
         hot = self._hot.get(action)
         if hot is None:
-            return asyncio.ensure_future(self._slow[action](call)), partial(self._answer, call, _as_it_is)
+            return asyncio.ensure_future(self._slow[action](call)), partial(self._answer, call, as_it_is)
         future, finish = hot(call)
         return future, partial(self._answer, call, finish)
 
@@ -189,7 +189,3 @@ def _at(path: str) -> str:
     if path == "/":
         raise missing("QueueUrl")
     return path
-
-
-def _as_it_is(result: Result) -> Result:
-    return result

@@ -7,15 +7,15 @@ from time import monotonic
 
 import msgspec
 
-from windlass.message import QueueInfo, QueueSettings
+from windlass.errors import QueueNotFound
+from windlass.message import QueueInfo
+from windlass.server.sqs.attributes import maximum_size
 from windlass.server.sqs.names import FIFO
 from windlass.store import Store
 
 KNOWN_FOR = 1.0
 """Seconds after which a queue is looked at anew: what another server changed counts here no later."""
 _MOST = 10_000
-MAX_SIZE = 1024 * 1024
-"""Bytes that a message may have, and a batch."""
 
 
 class Known(msgspec.Struct, frozen=True, gc=False):
@@ -43,12 +43,6 @@ class Known(msgspec.Struct, frozen=True, gc=False):
     until: float
 
 
-def maximum_size(settings: QueueSettings) -> int:
-    """What MaximumMessageSize says of a queue."""
-    kept = settings.sqs.get("MaximumMessageSize")
-    return int(kept) if kept else min(settings.max_message_bytes, MAX_SIZE)
-
-
 def _known(number: int, info: QueueInfo) -> Known:
     sqs: Mapping[str, str] = info.settings.sqs
     return Known(
@@ -67,18 +61,28 @@ def _known(number: int, info: QueueInfo) -> Known:
     )
 
 
+async def info_of(store: Store, name: str) -> QueueInfo:
+    """A queue, also one that another server made a moment ago. Raises QueueNotFound."""
+    try:
+        return await store.queue(name)
+    except QueueNotFound:
+        if not await store.learn(name):
+            raise
+    return await store.queue(name)
+
+
 class Knowledge:
     """The queues that were looked at lately."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._queues: dict[str, Known] = {}
+        self._forgotten = 0
+        """How often anything was: what was read before may be of before a change."""
 
     def of(self, name: str) -> Known | None:
         """A queue as far as is known now; None: look. Raises QueueNotFound."""
         number = self._store.queue_number(name)
-        self._forgotten = 0
-        """How often anything was: what was read before may be of before a change."""
         known = self._queues.get(name)
         if known is None or known.number != number or known.until < monotonic():
             return None
@@ -97,5 +101,5 @@ class Knowledge:
 
     def forget(self, name: str) -> None:
         """Its settings are changed here."""
-        self._queues.pop(name, None)
         self._forgotten += 1
+        self._queues.pop(name, None)

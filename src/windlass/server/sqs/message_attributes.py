@@ -46,7 +46,6 @@ def check(attributes: MessageAttributes) -> int:
             "InvalidParameterValue",
             f"Number of message attributes [{len(attributes)}] exceeds the allowed maximum [{_MOST}].",
         )
-    size = 0
     for name, value in attributes.items():
         if not _NAME.match(name) or name.lower().startswith(("aws.", "amazon.")):
             raise SqsError(
@@ -55,8 +54,19 @@ def check(attributes: MessageAttributes) -> int:
                 " underscores, hyphens and periods, not beginning with AWS. or Amazon., with no period at"
                 " its ends or beside another.",
             )
-        size += len(name) + _check(name, value)
-    return size
+        _check(name, value)
+    return size(attributes)
+
+
+def size(attributes: MessageAttributes) -> int:
+    """The bytes that attributes count as, whatever they are."""
+    return sum(
+        len(name.encode())
+        + len(value.data_type.encode())
+        + len((value.string_value or "").encode())
+        + len(value.binary_value or b"")
+        for name, value in attributes.items()
+    )
 
 
 def check_system(attributes: MessageAttributes) -> str | None:
@@ -71,7 +81,7 @@ def check_system(attributes: MessageAttributes) -> str | None:
     return None
 
 
-def _check(name: str, value: AttributeValue) -> int:
+def _check(name: str, value: AttributeValue) -> None:
     kind = value.data_type
     found = _TYPE.match(kind)
     if found is None or len(kind) > _MAX_TYPE:
@@ -87,7 +97,7 @@ def _check(name: str, value: AttributeValue) -> int:
     if found[1] == "Binary":
         if not value.binary_value or value.string_value is not None:
             raise _without(name, kind, "BinaryValue")
-        return len(kind.encode()) + len(value.binary_value)
+        return
     text = value.string_value
     if not text or value.binary_value is not None:
         raise _without(name, kind, "StringValue")
@@ -99,7 +109,6 @@ def _check(name: str, value: AttributeValue) -> int:
         raise SqsError(
             "InvalidParameterValue", f"Can't cast the value of message attribute {name!r} to a number."
         )
-    return len(kind.encode()) + len(text.encode())
 
 
 def _without(name: str, kind: str, field: str) -> SqsError:

@@ -16,7 +16,7 @@ from windlass.queues import Queues
 from windlass.server.auth import RECEIVE
 from windlass.server.sqs import message_attributes
 from windlass.server.sqs.attempts import Attempts
-from windlass.server.sqs.call import Begun, Call, Hot, Result
+from windlass.server.sqs.call import Begun, Call, Hot, Result, as_it_is
 from windlass.server.sqs.errors import XML_CANNOT, SqsError, invalid
 from windlass.server.sqs.known import Knowledge, Known
 from windlass.server.sqs.names import ACCOUNT, arn_of
@@ -59,7 +59,7 @@ class Receiving:
         call.request.principal.demand(RECEIVE, call.queue)
         known = self._knowledge.of(call.queue)
         if known is None:
-            return asyncio.ensure_future(self._look_and_receive(call)), _as_it_is
+            return asyncio.ensure_future(self._look_and_receive(call)), as_it_is
         body: ReceiveMessage = call.body
         limit, lease, wait = _wanted(body, known)
         names = (body.attribute_names or []) + (body.message_system_attribute_names or [])
@@ -69,7 +69,7 @@ class Receiving:
         if body.receive_request_attempt_id is not None or call.query or system & _OF_ITS_LIFE:
             return asyncio.ensure_future(
                 self._receive_slowly(call, known, limit, lease, wait, system)
-            ), _as_it_is
+            ), as_it_is
         received = self._receive(call, limit, lease, wait)
         return asyncio.ensure_future(received), partial(self._answer, body, known, system, {}, lease)
 
@@ -212,10 +212,6 @@ class Receiving:
         if source is not None:
             found["DeadLetterQueueSourceArn"] = arn_of(source)
         return {name: value for name, value in found.items() if value is not None and name in wanted}
-
-
-def _as_it_is(result: Result) -> Result:
-    return result
 
 
 def _wanted(body: ReceiveMessage, known: Known) -> tuple[int, int, float]:

@@ -10,7 +10,7 @@ from windlass.message import Acknowledgement, Extension, Settled
 from windlass.queues import Queues
 from windlass.server.auth import RECEIVE
 from windlass.server.sqs.batches import check_entries, failed
-from windlass.server.sqs.call import Begun, Call, Hot, Result
+from windlass.server.sqs.call import Begun, Call, Hot, Result, as_it_is
 from windlass.server.sqs.errors import SqsError, invalid, missing
 from windlass.server.sqs.receiving import MAX_LEASE, check_timeout
 
@@ -71,7 +71,7 @@ class Settling:
     def change_batch(self, call: Call) -> Begun:
         call.request.principal.demand(RECEIVE, call.queue)
         check_entries(call.body.entries)
-        return asyncio.ensure_future(self._change_all(call)), _as_it_is
+        return asyncio.ensure_future(self._change_all(call)), as_it_is
 
     async def _change_all(self, call: Call) -> Result:
         entries = call.body.entries
@@ -147,7 +147,3 @@ def _not_in_flight(handle: str) -> SqsError:
 
 def _nothing(_: object) -> Result:
     return {}
-
-
-def _as_it_is(result: Result) -> Result:
-    return result
