@@ -106,7 +106,8 @@ class SqsApi:
             return None
         known = dict(headers)
         if method == "POST":
-            if b"x-amz-target" not in known and not known.get(b"content-type", b"").startswith(_FORM):
+            kind = known.get(b"content-type", b"")
+            if b"x-amz-target" not in known and not kind.lower().startswith(_FORM):
                 return None
         elif method != "GET" or b"Action=" not in query_string:
             return None
