@@ -126,6 +126,8 @@ class SqsApi:
         headers = [(b"x-amzn-requestid", request.id.encode()), _NO_STORE]
         if error.retry_after is not None:
             headers.append((b"retry-after", b"%d" % error.retry_after))
+        if error.status == 408:  # what is still to come of the body would be taken for a request
+            headers.append((b"connection", b"close"))
         if request.is_query:
             body = query.render_error(error, request.id)
             headers.append(_XML)

@@ -38,7 +38,7 @@ _STATUSES = {
     "SignatureDoesNotMatch": 403,
     "ResourceNotFoundException": 404,
     "MalformedQueryString": 404,
-    "RequestEntityTooLarge": 413,
+    "RequestTimeout": 408,
     "ThrottlingException": 429,
     "InternalFailure": 500,
     "ServiceUnavailable": 503,
@@ -61,6 +61,7 @@ _COMMON = frozenset(
         "SignatureDoesNotMatch",
         "IncompleteSignature",
         "RequestExpired",
+        "RequestTimeout",
         "SerializationException",
         "UnknownOperationException",
     }
@@ -134,6 +135,7 @@ _OF: tuple[tuple[type[WindlassError], str], ...] = (
     (errors.QueueExists, "QueueNameExists"),
     (errors.QueueFull, "OverLimit"),
     (errors.ReceiptUnknown, "ReceiptHandleIsInvalid"),
+    (errors.RequestTimeout, "RequestTimeout"),
     (errors.Unauthenticated, "MissingAuthenticationToken"),
     (errors.Forbidden, "AccessDeniedException"),
 )
