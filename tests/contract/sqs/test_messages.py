@@ -343,6 +343,24 @@ def test_the_largest_batch(wire: Wire, url: str) -> None:
         assert wire.refused("SendMessageBatch", QueueUrl=url, Entries=entries) == too_long
 
 
+def test_what_fails_in_a_batch_counts_in_its_size(wire: Wire, url: str) -> None:
+    """Planted defect: the sum of what may be sent, so of two megabytes one is sent."""
+    entries = [{"Id": "a", "MessageBody": "x"}, {"Id": "b", "MessageBody": "x" * (1024 * 1024)}]
+    refused = wire.refused("SendMessageBatch", QueueUrl=url, Entries=entries)
+    assert refused[1] == "BatchRequestTooLong"
+    entries[1]["MessageAttributes"] = {"n": text("x" * 1024 * 1024)}  # type: ignore[assignment]
+    entries[1]["MessageBody"] = ""
+    assert wire.refused("SendMessageBatch", QueueUrl=url, Entries=entries)[1] == "BatchRequestTooLong"
+    assert wire.receive(url) == []
+
+
+def test_a_trace_header_is_no_way_around_the_largest_size(wire: Wire, url: str) -> None:
+    """Planted defect: what counts as nothing may be of any size."""
+    trace = {"AWSTraceHeader": text("x" * (1024 * 1024 + 1))}
+    refused = wire.refused("SendMessage", QueueUrl=url, MessageBody="x", MessageSystemAttributes=trace)
+    assert refused[1] == "InvalidParameterValue"
+
+
 @pytest.mark.parametrize("character", ["\0", "\x08", "\x1f", "\ufffe", "\uffff"])
 def test_characters_that_no_body_has(wire: Wire, url: str, character: str) -> None:
     refused = wire.refused("SendMessage", QueueUrl=url, MessageBody=f"a{character}")
