@@ -37,7 +37,9 @@ def script() -> Path:
         MODULES.mkdir()
         for file in (lock, HERE / "package.json"):
             shutil.copy(file, MODULES)
-        environment = os.environ | {"PATH": f"{NODE_BIN}{os.pathsep}{os.environ['PATH']}"}
+        path = f"{NODE_BIN}{os.pathsep}{os.environ['PATH']}"
+        # The machine's certificates, not Node's own: a company's proxy has one of its own.
+        environment = os.environ | {"PATH": path, "NODE_USE_SYSTEM_CA": "1"}
         subprocess.run(
             [NODE_BIN / "npm", "ci", "--no-audit", "--no-fund", "--ignore-scripts"],
             cwd=MODULES, env=environment, check=True, timeout=600,
