@@ -22,8 +22,9 @@ from windlass.torture import Report, process
 from windlass.torture.client import Field
 from windlass.torture.consumer import Consumer
 from windlass.torture.content import content, token_of
-from windlass.torture.ledger import EVIDENCE, Delivery, Kind, Ledger, Received, Send, Take
-from windlass.torture.wire import Connection, Dropped
+from windlass.torture.ledger import EVIDENCE, Ledger
+from windlass.torture.records import Delivery, Kind, Received, Send, Take
+from windlass.torture.wire import Asked, Connection, Dropped
 
 
 class Story:
@@ -544,7 +545,7 @@ def test_an_answer_that_breaks_off_is_no_answer(answer: bytes) -> None:
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             connection = await Connection.open(*server.sockets[0].getsockname())
             with pytest.raises(Dropped):
-                await connection.request("GET", "/queues/q/messages")
+                await connection.request(Asked("GET", "/queues/q/messages"))
             assert not connection.usable
 
     asyncio.run(run())
