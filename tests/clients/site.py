@@ -106,7 +106,7 @@ def receive(sqs: Any, queue: str, wait: int = 20, **more: Any) -> list[dict[str,
 
 def take(sqs: Any, queue: str, count: int, **more: Any) -> list[dict[str, Any]]:
     """`count` messages, each deleted before the next is asked for, which is in a group's order."""
-    found = []
+    found: list[dict[str, Any]] = []
     for _ in range(count):
         some = receive(sqs, queue, MaxNumberOfMessages=1, **more)
         assert some, f"{len(found)} of {count} messages came in time"

@@ -171,4 +171,15 @@ def test_a_browser_is_not_a_friend(wire: Wire) -> None:
     form = b"Action=ReceiveMessage&QueueUrl=q"
     answer = wire.api("POST", "/", form, headers=headers)
     assert answer.status_code == 403
-    assert "<Code>AccessDeniedException</Code>" in answer.text
+    assert "<Code>AccessDenied</Code>" in answer.text
+
+
+@pytest.mark.usefixtures("url")
+def test_a_request_that_names_no_queue(wire: Wire) -> None:
+    """Planted: the queue at whose URL it is asked, passed over; `/` taken for one."""
+    missing = (400, "MissingParameter", "MissingParameter")
+    assert wire.refused("SendMessage", MessageBody="x") == missing
+    assert wire.refused_query("DeleteQueue") == (400, "MissingParameter")
+    answer = wire.json("SendMessage", {"MessageBody": "x"}, "/000000000000/q")
+    assert answer.status_code == 200, answer.text
+    assert wire.bodies("q") == ["x"]

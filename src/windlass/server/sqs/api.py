@@ -24,7 +24,7 @@ from windlass.server.auth import Door
 from windlass.server.lane import Answer, Begun, Client, HeaderList, Refusal, Request, fault
 from windlass.server.sqs import errors, query
 from windlass.server.sqs.call import Call, Hot, Result, Slow
-from windlass.server.sqs.errors import SqsError
+from windlass.server.sqs.errors import SqsError, missing
 from windlass.server.sqs.known import Knowledge
 from windlass.server.sqs.moves import Moves
 from windlass.server.sqs.names import name_of_url
@@ -144,7 +144,7 @@ class SqsApi:
         action, body = self._by_query(request) if request.is_query else self._by_json(request)
         queue = ""
         if isinstance(body, OfQueue):
-            queue = request.queue = name_of_url(body.queue_url)
+            queue = request.queue = name_of_url(body.queue_url or _at(request.path))
             check_own(queue)
         call = Call(action, body, request, queue, request.origin, request.is_query)
         hot = self._hot.get(action)
@@ -159,6 +159,8 @@ class SqsApi:
         decoder = _decoders.get(action) if target.startswith(_TARGET) else None
         if decoder is None:
             raise SqsError("UnknownOperationException", f"There is no operation {target[:100]!r}.")
+        if not request.body and request.query:  # a presigned URL has the parameters in it
+            return query.parse(b"Action=%b&%b" % (action.encode(), request.query))
         try:
             return action, decoder.decode(request.body or b"{}")
         except msgspec.ValidationError as error:
@@ -169,10 +171,7 @@ class SqsApi:
             ) from None
 
     def _by_query(self, request: SqsRequest) -> tuple[str, Any]:
-        form = request.query if request.method == "GET" else request.body
-        if request.path != "/" and b"QueueUrl=" not in form:
-            form += b"&QueueUrl=" + request.path.encode()
-        return query.parse(form)
+        return query.parse(request.query if request.method == "GET" else request.body)
 
     def _answer(self, call: Call, finish: Callable[[Any], Result], result: Any) -> Answer:
         request = call.request
@@ -183,6 +182,13 @@ class SqsApi:
         else:
             body, kind = _encode(told) if told else b"{}", _JSON
         return 200, body, [kind, (b"x-amzn-requestid", request.id.encode()), _NO_STORE]
+
+
+def _at(path: str) -> str:
+    """The QueueUrl of a request that goes to it."""
+    if path == "/":
+        raise missing("QueueUrl")
+    return path
 
 
 def _as_it_is(result: Result) -> Result:

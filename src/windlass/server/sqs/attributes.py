@@ -48,6 +48,8 @@ _WORDS = {
 }
 _OF_FIFO = frozenset({"FifoQueue", "ContentBasedDeduplication", "DeduplicationScope", "FifoThroughputLimit"})
 _OF_JSON = frozenset({"Policy", "RedrivePolicy", "RedriveAllowPolicy"})
+_REDRIVING = "RedrivePolicy"
+"""The one whose value SQS calls a parameter, where it is wrong."""
 _READ_ONLY = frozenset(
     {
         "ApproximateNumberOfMessages",
@@ -113,7 +115,8 @@ def _unknown(name: str) -> SqsError:
 
 def _wrong(name: str, reason: str = "") -> SqsError:
     why = f" Reason: {reason}" if reason else ""
-    return SqsError("InvalidAttributeValue", f"Invalid value for the parameter {name}.{why}")
+    code = "InvalidParameterValue" if name == _REDRIVING else "InvalidAttributeValue"
+    return SqsError(code, f"Invalid value for the parameter {name}.{why}")
 
 
 def _number(name: str, value: str) -> str:

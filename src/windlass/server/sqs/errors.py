@@ -24,6 +24,7 @@ _PREFIXED = (
     "UnsupportedOperation",
 )
 _CODES = {name: _OLD + name for name in _PREFIXED} | {
+    "AccessDeniedException": "AccessDenied",
     "QueueDoesNotExist": _OLD + "NonExistentQueue",
     "QueueNameExists": "QueueAlreadyExists",
 }

@@ -30,6 +30,8 @@ class Known(msgspec.Struct, frozen=True, gc=False):
     """ReceiveMessageWaitTimeSeconds."""
     lease: int
     """ms; -1: the queue's own."""
+    own_lease: int
+    """That one, ms."""
     most: int
     """MaximumMessageSize: bytes of Body and attributes."""
     most_text: int
@@ -56,6 +58,7 @@ def _known(number: int, info: QueueInfo) -> Known:
         int(sqs.get("DelaySeconds", 0)),
         int(sqs.get("ReceiveMessageWaitTimeSeconds", 0)),
         0 if sqs.get("VisibilityTimeout") == "0" else -1,
+        round(info.settings.lease_seconds * 1000),
         maximum_size(info.settings),
         info.settings.max_message_bytes,
         sqs.get("ContentBasedDeduplication") == "true",

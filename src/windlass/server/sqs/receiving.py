@@ -21,7 +21,7 @@ from windlass.server.sqs.errors import XML_CANNOT, SqsError, invalid
 from windlass.server.sqs.known import Knowledge, Known
 from windlass.server.sqs.names import ACCOUNT, arn_of
 from windlass.server.sqs.requests import ReceiveMessage
-from windlass.server.sqs.sending import sequence_number
+from windlass.server.sqs.sending import check_id, sequence_number
 
 MAX_LEASE = 43_200
 MAX_WAIT = 20
@@ -68,7 +68,7 @@ class Receiving:
                 self._receive_slowly(call, known, limit, lease, wait, system)
             ), _as_it_is
         received = self._receive(call, limit, lease, wait)
-        return asyncio.ensure_future(received), partial(self._answer, body, known, system, {})
+        return asyncio.ensure_future(received), partial(self._answer, body, known, system, {}, lease)
 
     async def _look_and_receive(self, call: Call) -> Result:
         await self._knowledge.look(call.queue)
@@ -98,11 +98,11 @@ class Receiving:
         lives: dict[int, Life] = {}
         if system & _OF_ITS_LIFE:
             for message in messages:
-                if message.deliveries > 1 or message.queue != known.number:
+                if message.deliveries > 1 or message.queue != known.number or attempt is not None:
                     life = await self._store.find(message.number)
                     if life is not None:
                         lives[message.number] = life
-        return self._answer(call.body, known, system, lives, messages)
+        return self._answer(call.body, known, system, lives, lease, messages)
 
     async def _again(self, known: Known, attempt: str, lease: int) -> list[Message]:
         """What the same attempt was given already and still has, its leases counted from now on."""
@@ -110,7 +110,7 @@ class Receiving:
         if not before:
             return []
         if lease < 0:
-            lease = round((await self._store.queue(known.name)).settings.lease_seconds * 1000)
+            lease = known.own_lease
         extensions = [Extension(message.number, lease, message.delivery) for message in before]
         results = await self._store.extend(known.name, extensions)
         return [
@@ -142,12 +142,16 @@ class Receiving:
         known: Known,
         system: frozenset[str],
         lives: dict[int, Life],
+        lease: int,
         messages: Sequence[Message],
     ) -> Result:
         if not messages:
             return {}
         number = self._store.queue_number(known.name)
-        return {"Messages": [self._one(wanted, known, number, system, lives, each) for each in messages]}
+        given = known.own_lease if lease < 0 else lease
+        return {
+            "Messages": [self._one(wanted, known, number, system, lives, given, each) for each in messages]
+        }
 
     def _one(
         self,
@@ -156,6 +160,7 @@ class Receiving:
         queue: int,
         system: frozenset[str],
         lives: dict[int, Life],
+        lease: int,
         message: Message,
     ) -> Result:
         body = body_of(message.content)
@@ -169,7 +174,7 @@ class Receiving:
             return result
         attributes, own = message_attributes.of_headers(message.headers)
         if system:
-            result["Attributes"] = self._system(known, system, message, own, lives.get(message.number))
+            result["Attributes"] = self._system(known, system, message, own, lives.get(message.number), lease)
         if wanted.message_attribute_names and attributes:
             chosen = message_attributes.selected(attributes, wanted.message_attribute_names)
             if chosen:
@@ -178,9 +183,16 @@ class Receiving:
         return result
 
     def _system(
-        self, known: Known, wanted: frozenset[str], message: Message, own: dict[str, str], life: Life | None
+        self,
+        known: Known,
+        wanted: frozenset[str],
+        message: Message,
+        own: dict[str, str],
+        life: Life | None,
+        lease: int,
     ) -> dict[str, str]:
         """The system attributes that were asked for and are there."""
+        leased_at = message.lease_until - lease
         found: dict[str, str | None] = {
             "SenderId": ACCOUNT,
             "SentTimestamp": str(message.enqueued_at),
@@ -189,7 +201,7 @@ class Receiving:
             "MessageGroupId": message.group or own.get(message_attributes.GROUP),
         }
         if "ApproximateFirstReceiveTimestamp" in wanted:
-            found["ApproximateFirstReceiveTimestamp"] = str(_first_received(life) or self._queues.clock.now())
+            found["ApproximateFirstReceiveTimestamp"] = str(_first_received(life) or leased_at)
         if known.fifo:
             found["SequenceNumber"] = sequence_number(message.number)
             found["MessageDeduplicationId"] = own.get(message_attributes.DEDUPLICATION)
@@ -222,8 +234,7 @@ def _wanted(body: ReceiveMessage, known: Known) -> tuple[int, int, float]:
                 attempt,
                 "The request include parameter that is not valid for this queue type.",
             )
-        if not 1 <= len(attempt) <= 128 or not attempt.isascii() or not attempt.isprintable():
-            raise invalid("ReceiveRequestAttemptId", attempt, "It has 1 to 128 printable ASCII characters.")
+        check_id("ReceiveRequestAttemptId", attempt)
     return limit, lease, wait
 
 

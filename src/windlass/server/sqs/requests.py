@@ -32,10 +32,13 @@ Attributes = dict[str, str]
 MessageAttributes = dict[str, AttributeValue]
 
 
-class OfQueue(Shape):
-    """What is about one queue, by its URL; its bare name is taken too."""
+class OfQueue(Shape, kw_only=True):
+    """What is about one queue, by its URL; its bare name is taken too.
 
-    queue_url: str
+    It may be left out where the request goes to that URL.
+    """
+
+    queue_url: str = ""
 
 
 # --- messages -----------------------------------------------------------------------------------------

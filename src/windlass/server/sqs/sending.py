@@ -203,9 +203,9 @@ def _fifo(
     group, dedup = body.message_group_id, body.message_deduplication_id
     if not group:
         raise missing("MessageGroupId")
-    _check_id("MessageGroupId", group)
+    check_id("MessageGroupId", group)
     if dedup is not None:
-        _check_id("MessageDeduplicationId", dedup)
+        check_id("MessageDeduplicationId", dedup)
     elif known.by_content:
         dedup = sha256(raw).hexdigest()
     else:
@@ -225,11 +225,12 @@ def _check_standard(body: SendMessage | SendEntry, headers: message_attributes.H
         raise invalid("MessageDeduplicationId", body.message_deduplication_id, _NOT_OF_THIS_TYPE)
     if body.message_group_id is not None:
         # In a standard queue a group is for fairness among tenants: it holds nothing up.
-        _check_id("MessageGroupId", body.message_group_id)
+        check_id("MessageGroupId", body.message_group_id)
         headers[message_attributes.GROUP] = body.message_group_id
 
 
-def _check_id(parameter: str, text: str) -> None:
+def check_id(parameter: str, text: str) -> None:
+    """Raise SqsError for what is no id of a group, a message or an attempt."""
     if not _ID.match(text):
         raise invalid(
             parameter,

@@ -161,9 +161,9 @@ def test_a_redrive_policy_is_a_dead_letter(count: int | str) -> None:
 @pytest.mark.parametrize(
     ("policy", "error", "reason"),
     [
-        ("[]", "InvalidAttributeValue", "Redrive policy is not a valid JSON map."),
-        ("{", "InvalidAttributeValue", "Redrive policy is not a valid JSON map."),
-        ("[" * 100_000, "InvalidAttributeValue", "Redrive policy is not a valid JSON map."),
+        ("[]", "InvalidParameterValue", "Redrive policy is not a valid JSON map."),
+        ("{", "InvalidParameterValue", "Redrive policy is not a valid JSON map."),
+        ("[" * 100_000, "InvalidParameterValue", "Redrive policy is not a valid JSON map."),
         (redrive(deadLetterTargetArn=DLQ), "InvalidParameterValue", "mandatory attribute: maxReceiveCount."),
         (redrive(maxReceiveCount=1), "InvalidParameterValue", "mandatory attribute: deadLetterTargetArn."),
         (

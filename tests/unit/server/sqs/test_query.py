@@ -118,7 +118,7 @@ def value(kind: str, **given: Any) -> dict[str, Any]:
         ("Action=", "MissingAction", "Action"),
         ("Action.1=SendMessage", "MissingAction", "Action"),
         ("Action=Send&QueueUrl=q", "InvalidAction", "The action Send is not valid for this endpoint."),
-        ("Action=DeleteQueue", "MissingParameter", "The request must contain the parameter QueueUrl."),
+        ("Action=TagQueue", "MissingParameter", "The request must contain the parameter Tags."),
         (
             "Action=SendMessageBatch&QueueUrl=q&SendMessageBatchRequestEntry.1.Id=a",
             "MissingParameter",
@@ -310,7 +310,7 @@ def test_what_msgspec_says_is_an_error_of_sqs() -> None:
         error = fault_of(caught.value, json=json)
         return error.name, error.message
 
-    needed = ("MissingParameter", "The request must contain the parameter QueueUrl.")
+    needed = ("MissingParameter", "The request must contain the parameter Entries.")
     assert told(True, "{}") == told(False, "{}") == needed
     wrong = '{"QueueUrl": "q", "Entries": [{"Id": 5}]}'
     assert told(True, wrong) == ("SerializationException", "Entries[0].Id: Expected `str`, got `int`.")
