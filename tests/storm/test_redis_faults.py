@@ -48,7 +48,10 @@ def fleet(folder: Path, url: str, *arguments: str, number: int = 2) -> Fleet:
 # --- one Redis --------------------------------------------------------------------------------------
 
 
-def test_redis_killed_and_started_again(tmp_path: Path, redis: RedisServer) -> None:
+@pytest.mark.parametrize(("protocol", "rounds"), [("http", 12), ("sqs", 5)])
+def test_redis_killed_and_started_again(
+    tmp_path: Path, redis: RedisServer, protocol: str, rounds: int
+) -> None:
     """Planted: `appendonly no`."""
 
     async def harm(storm: FaultStorm) -> None:
@@ -56,7 +59,7 @@ def test_redis_killed_and_started_again(tmp_path: Path, redis: RedisServer) -> N
         await storm.felt(storm.rng.randint(1, 20))
         await asyncio.to_thread(redis.start)
 
-    storm(fleet(tmp_path, redis.url), harm, 12)
+    storm(fleet(tmp_path, redis.url), harm, rounds, protocol)
 
 
 def test_redis_paused(tmp_path: Path, redis: RedisServer) -> None:
