@@ -61,7 +61,7 @@ class Session:
     def run(self, command: str) -> str:
         """What `command` prints; of `curl --include` the lines that every answer has are left out."""
         if command.startswith("export "):
-            name, _, value = command.removeprefix("export ").partition("=")
+            name, _, value = self._here(command.removeprefix("export ")).partition("=")
             self.exported[name] = self._execute(["bash", "-c", f"printf %s {value}"]).stdout
             return ""
         if command.startswith("windlass serve "):
@@ -77,9 +77,13 @@ class Session:
         if command.startswith("kill -9 "):
             self.server.kill()
             return ""
-        command = self.real(command).replace("localhost:8000", f"127.0.0.1:{self.server.port}")
+        command = self._here(self.real(command))
         printed = UNTOLD.sub("", self._execute(["bash", "-c", command]).stdout.replace("\r", ""))
         return printed.rstrip("\n") + "\n" if printed else ""
+
+    def _here(self, command: str) -> str:
+        """A command with the test's server in the place of `localhost:8000`."""
+        return command.replace("localhost:8000", f"127.0.0.1:{self.server.port}")
 
     def script(self, python: str) -> str | None:
         """None where a Python script succeeds, else what it printed."""

@@ -38,6 +38,8 @@ class Peer:
     """The same, ten by ten."""
     least_seconds: float = 0
     """Shorter runs would tell nothing: an answer to one of many takes this one seconds."""
+    most_connections: int = 1_000
+    """With more of them it does less."""
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -47,8 +49,9 @@ MOTO = Peer(
     command=("-m", "moto.server", "--host", "127.0.0.1", "--port", "{port}"),
     remark="in memory, lost with the process; a thread for each connection",
     fastest=60,
-    fastest_batched=120,
+    fastest_batched=80,
     least_seconds=10,
+    most_connections=8,
 )
 LOCALSTACK = Peer(
     name="localstack",

@@ -124,7 +124,7 @@ def measured(variant: str, operation: Operation, options: Options, connections: 
                     subject,
                     operation.name,
                     replace(options, seconds=max(options.seconds, peer.least_seconds)),
-                    connections=connections,
+                    connections=min(connections, peer.most_connections),
                     batch=operation.batch,
                     fastest=fastest,
                 )

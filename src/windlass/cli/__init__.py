@@ -46,7 +46,7 @@ def _command(name: str) -> Any:
 app = typer.Typer(
     name="windlass",
     cls=_Program,
-    help="A self-hosted work server: durable queues over plain HTTP, jobs for runners, a judge,"
+    help="A self-hosted work server: durable queues over plain HTTP and SQS, jobs for runners, a judge,"
     " products behind a guard.",
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -67,7 +67,7 @@ def _windlass(
         typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop."),
     ] = False,
 ) -> None:
-    """A self-hosted work server: durable queues over plain HTTP."""
+    """A self-hosted work server: durable queues over plain HTTP and SQS."""
 
 
 def main() -> None:
