@@ -16,6 +16,8 @@ Where queues are spread over servers, a number carries the queue that it was giv
 An id says that queue once. A receipt of a message that lies in another one says it behind the delivery (4
 bytes), and has a MAC of 13: 44 characters.
 
+Clients of SQS know a message by a UUID: queue (4), number (7), and the first 5 bytes of the id's MAC.
+
 What is no message has an id that says what it is: two letters, an underscore, and 24 characters of base64url
 for the number (7 bytes) and a keyed BLAKE2b of letters and number (11); or 28, for a number of 10 bytes.
 """
@@ -41,6 +43,8 @@ PLACE_BITS = 48
 _PLACE = (1 << PLACE_BITS) - 1
 
 ID_LENGTH = 32
+UUID_LENGTH = 36
+_SHORT_MAC = 5
 RECEIPT_LENGTH = 36
 LETTER_RECEIPT_LENGTH = 44
 
@@ -93,8 +97,28 @@ class Ids:
         at = (number & 63) * _MAC
         return self._block(queue, number >> 6)[at : at + _MAC]
 
+    def uuid(self, queue: int, number: int) -> str:
+        """The same id as a UUID, for clients that insist on one: queue, number, 5 bytes of MAC."""
+        if self._spread:
+            number &= _PLACE
+        text = f"{queue:08x}{number:014x}{self._mac(queue, number)[:_SHORT_MAC].hex()}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+    def _parse_uuid(self, text: str) -> tuple[int, int] | None:
+        plain = text.replace("-", "")
+        try:
+            queue, number = int(plain[:8], 16), int(plain[8:22], 16)
+        except ValueError:
+            return None
+        issued = self.uuid(queue, number)
+        if not compare_digest(text.encode("latin-1", "replace"), issued.encode()):
+            return None
+        return queue, self._number(queue, number)
+
     def parse_message(self, text: str | bytes) -> tuple[int, int] | None:
         """(queue, number) of an id, or None where it was never issued."""
+        if len(text) == UUID_LENGTH:
+            return self._parse_uuid(text if isinstance(text, str) else text.decode("latin-1"))
         raw = _raw(text, ID_LENGTH)
         if raw is None or raw[0] != _MESSAGE:
             return None

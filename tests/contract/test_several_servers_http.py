@@ -102,6 +102,31 @@ def test_a_receipt_of_a_queue_made_elsewhere_is_good_here(pair: Pair) -> None:
     assert [pair.a.acknowledge(receipt).status_code for receipt in receipts] == [204, 204]
 
 
+def test_a_batch_is_changed_once_though_one_of_its_receipts_is_of_a_queue_made_elsewhere(pair: Pair) -> None:
+    """Planted defect: the good ones are changed before the last is found unknown, and the batch tried again
+    finds them changed already."""
+
+    def ask(server: Served, action: str, **parameters: Any) -> Any:
+        answer = server("POST", "/", parameters, headers={"x-amz-target": f"AmazonSQS.{action}"})
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    def received(server: Served, queue: str) -> str:
+        server.queue(queue)
+        ask(server, "SendMessage", QueueUrl=queue, MessageBody="x")
+        handle: str = ask(server, "ReceiveMessage", QueueUrl=queue)["Messages"][0]["ReceiptHandle"]
+        return handle
+
+    mine, foreign = received(pair.a, "q"), received(pair.b, "other")
+    entries = [
+        {"Id": "mine", "ReceiptHandle": mine, "VisibilityTimeout": 0},
+        {"Id": "foreign", "ReceiptHandle": foreign, "VisibilityTimeout": 0},
+    ]
+    changed = ask(pair.a, "ChangeMessageVisibilityBatch", QueueUrl="q", Entries=entries)
+    assert changed["Successful"] == [{"Id": "mine"}]
+    assert [each["Code"] for each in changed["Failed"]] == ["ReceiptHandleIsInvalid"]
+
+
 def test_a_queue_made_anew_elsewhere_is_another_queue(pair: Pair) -> None:
     """Planted defect: only a name that is unknown is asked for, and not a receipt under an unknown number."""
     pair.b.queue("q")

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import uuid
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from windlass.ids import ID_LENGTH, RECEIPT_LENGTH, Ids
+from windlass.ids import ID_LENGTH, PLACE_BITS, RECEIPT_LENGTH, Ids
 
 IDS = Ids(b"k" * 32)
 queues = st.integers(0, (1 << 32) - 1)
@@ -25,6 +26,25 @@ def test_what_was_issued_comes_back(queue: int, number: int, delivery: int) -> N
     assert re.fullmatch(rb"[A-Za-z0-9_-]{%d}" % RECEIPT_LENGTH, receipt)
     assert IDS.parse_message(message) == IDS.parse_message(message.decode()) == (queue, number)
     assert IDS.parse_receipt(receipt) == IDS.parse_receipt(receipt.decode()) == (queue, number, delivery)
+
+
+@given(queues, numbers, st.booleans())
+def test_a_uuid_comes_back_as_what_its_id_is(queue: int, number: int, spread: bool) -> None:
+    """Fails when a bit of the number is lost, or when what is no UUID's text is read as one."""
+    ids = Ids(b"k" * 32, spread=spread)
+    if spread:
+        number = queue << PLACE_BITS | number >> 8
+    text = ids.uuid(queue, number)
+    assert str(uuid.UUID(text)) == text
+    assert ids.parse_message(text) == ids.parse_message(text.encode()) == (queue, number)
+    assert ids.parse_message(text) == ids.parse_message(ids.message(queue, number))
+    for other in (
+        text.upper(),
+        text.replace("-", "+"),
+        text[:-1] + "\u00e9",
+        text[:-1] + chr(ord(text[-1]) ^ 1),
+    ):
+        assert other == text or ids.parse_message(other) is None
 
 
 @given(queues, st.lists(numbers, max_size=50))

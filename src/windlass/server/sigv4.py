@@ -291,6 +291,8 @@ def _canonical_headers(names: bytes, values: dict[bytes, bytes]) -> bytes:
     wanted = names.split(b";")
     if _HOST not in wanted:
         raise _incomplete("The header host must be among the signed headers.")
+    if len(set(wanted)) < len(wanted):  # each may be long, and there is room for thousands of names
+        raise _incomplete("A header may be named once among the signed headers.")
     if _TARGET in values and _TARGET not in wanted:  # it says what is to be done
         raise _incomplete("The header x-amz-target must be among the signed headers.")
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import uuid
 from typing import Any
 
 import pytest
@@ -74,7 +75,10 @@ def test_what_is_sent_over_http_is_received(wire: Wire, url: str, content: Any, 
 def test_what_is_sent_over_sqs_is_received_over_http(wire: Wire, url: str) -> None:
     sent = wire.send(url, "é\t", MessageAttributes={"colour": text("red"), "size": text("3", "Number")})
     message = wire.api.receive(lease=5)
-    assert (message["id"], message["content"]) == (sent["MessageId"], "é\t")
+    assert message["content"] == "é\t"
+    for name in (message["id"], sent["MessageId"]):  # the MessageId is the same id, as a UUID
+        assert wire.api("GET", f"/queues/q/messages/{name}").json()["state"] == "leased"
+    assert str(uuid.UUID(sent["MessageId"])) == sent["MessageId"]
     assert message["headers"]["colour"] == "red"
     wire("DeleteMessage", QueueUrl=url, ReceiptHandle=message["receipt"])
     assert wire.api.acknowledge(message["receipt"]).status_code == 410
@@ -337,6 +341,24 @@ def test_the_largest_batch(wire: Wire, url: str) -> None:
     for size in (104_858, 1024 * 1024):
         entries = [{"Id": str(n), "MessageBody": "x" * size} for n in range(10)]
         assert wire.refused("SendMessageBatch", QueueUrl=url, Entries=entries) == too_long
+
+
+def test_what_fails_in_a_batch_counts_in_its_size(wire: Wire, url: str) -> None:
+    """Planted defect: the sum of what may be sent, so of two megabytes one is sent."""
+    entries = [{"Id": "a", "MessageBody": "x"}, {"Id": "b", "MessageBody": "x" * (1024 * 1024)}]
+    refused = wire.refused("SendMessageBatch", QueueUrl=url, Entries=entries)
+    assert refused[1] == "BatchRequestTooLong"
+    entries[1]["MessageAttributes"] = {"n": text("x" * 1024 * 1024)}  # type: ignore[assignment]
+    entries[1]["MessageBody"] = ""
+    assert wire.refused("SendMessageBatch", QueueUrl=url, Entries=entries)[1] == "BatchRequestTooLong"
+    assert wire.receive(url) == []
+
+
+def test_a_trace_header_is_no_way_around_the_largest_size(wire: Wire, url: str) -> None:
+    """Planted defect: what counts as nothing may be of any size."""
+    trace = {"AWSTraceHeader": text("x" * (1024 * 1024 + 1))}
+    refused = wire.refused("SendMessage", QueueUrl=url, MessageBody="x", MessageSystemAttributes=trace)
+    assert refused[1] == "InvalidParameterValue"
 
 
 @pytest.mark.parametrize("character", ["\0", "\x08", "\x1f", "\ufffe", "\uffff"])

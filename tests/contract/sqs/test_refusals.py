@@ -164,6 +164,25 @@ def test_what_is_no_sqs_is_told_so_as_ever(api: Served) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
 
 
+def test_a_failed_entry_tells_of_characters_that_xml_cannot_carry(wire: Wire, url: str) -> None:
+    """Planted defect: its words, with what was sent, make an error of the whole answer: the good ones are
+    sent, and the client sends them once more."""
+    entry = "SendMessageBatchRequestEntry"
+    form = {f"{entry}.1.Id": "good", f"{entry}.1.MessageBody": "x"}
+    form |= {f"{entry}.2.Id": "bad", f"{entry}.2.MessageBody": "x", f"{entry}.2.MessageGroupId": "\0\uffff"}
+    answer = wire.query("SendMessageBatch", QueueUrl=url, **form)
+    assert [each.text for each in answer.iter("Id")] == ["good", "bad"]
+    assert "\ufffd\ufffd" in str(answer.findtext(".//Message"))
+    assert wire.bodies(url) == ["x"]
+
+
+def test_a_form_is_known_however_its_type_is_written(wire: Wire, url: str) -> None:
+    headers = {"content-type": "Application/X-WWW-Form-URLencoded; charset=UTF-8"}
+    answer = wire.api("POST", "/", b"Action=SendMessage&QueueUrl=q&MessageBody=x", headers=headers)
+    assert answer.status_code == 200
+    assert wire.bodies(url) == ["x"]
+
+
 @pytest.mark.usefixtures("url")
 def test_a_browser_is_not_a_friend(wire: Wire) -> None:
     """Planted: a form, which any page may send to localhost, let in."""

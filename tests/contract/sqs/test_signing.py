@@ -11,6 +11,7 @@ import httpx
 from tests.contract.http.served import Served
 from tests.unit.server.signing import Arrived, signed
 from windlass.server import control
+from windlass.server.sqs import errors
 
 
 def made(api: Served, *scopes: str) -> dict[str, Any]:
@@ -35,7 +36,8 @@ def call(action: str, pair: tuple[str, str], **parameters: Any) -> Arrived:
 def refused(answer: httpx.Response, status: int, name: str) -> None:
     assert answer.status_code == status, answer.text
     assert answer.json()["__type"].endswith("#" + name)
-    assert answer.headers["x-amzn-query-error"] == f"{name};Sender"
+    code = errors.SqsError(name, "").code
+    assert answer.headers["x-amzn-query-error"] == f"{code};Sender"
 
 
 def test_who_signs_is_let_in_as_far_as_the_key_reaches(api: Served) -> None:

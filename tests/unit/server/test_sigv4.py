@@ -235,6 +235,14 @@ def test_what_must_be_signed() -> None:
     refused("IncompleteSignature", presigned.with_header("x-amz-target", "AmazonSQS.PurgeQueue"))
 
 
+def test_a_header_is_signed_once() -> None:
+    """Planted defect: 10,000 times the same long header, all put together before anything is refused."""
+    header = ORIGINAL.header("authorization").decode()
+    again = header.replace("SignedHeaders=", "SignedHeaders=" + "x-long;" * 10_000)
+    request = ORIGINAL.with_header("x-long", "x" * 20_000).with_header("authorization", again)
+    refused("IncompleteSignature", request, "once")
+
+
 def test_a_signed_header_that_did_not_arrive_is_named() -> None:
     gone = replace(ORIGINAL, headers=tuple(pair for pair in ORIGINAL.headers if pair[0] != b"content-type"))
     refused("SignatureDoesNotMatch", gone, "content-type.*proxy")

@@ -23,7 +23,7 @@ from windlass.queues.rules import check_own
 from windlass.server.auth import Door
 from windlass.server.lane import Answer, Begun, Client, HeaderList, Refusal, Request, fault
 from windlass.server.sqs import errors, query
-from windlass.server.sqs.call import Call, Hot, Result, Slow
+from windlass.server.sqs.call import Call, Hot, Result, Slow, as_it_is
 from windlass.server.sqs.errors import SqsError, missing
 from windlass.server.sqs.known import Knowledge
 from windlass.server.sqs.moves import Moves
@@ -106,7 +106,8 @@ class SqsApi:
             return None
         known = dict(headers)
         if method == "POST":
-            if b"x-amz-target" not in known and not known.get(b"content-type", b"").startswith(_FORM):
+            kind = known.get(b"content-type", b"")
+            if b"x-amz-target" not in known and not kind.lower().startswith(_FORM):
                 return None
         elif method != "GET" or b"Action=" not in query_string:
             return None
@@ -125,6 +126,8 @@ class SqsApi:
         headers = [(b"x-amzn-requestid", request.id.encode()), _NO_STORE]
         if error.retry_after is not None:
             headers.append((b"retry-after", b"%d" % error.retry_after))
+        if error.status == 408:  # what is still to come of the body would be taken for a request
+            headers.append((b"connection", b"close"))
         if request.is_query:
             body = query.render_error(error, request.id)
             headers.append(_XML)
@@ -149,7 +152,7 @@ class SqsApi:
         call = Call(action, body, request, queue, request.origin, request.is_query)
         hot = self._hot.get(action)
         if hot is None:
-            return asyncio.ensure_future(self._slow[action](call)), partial(self._answer, call, _as_it_is)
+            return asyncio.ensure_future(self._slow[action](call)), partial(self._answer, call, as_it_is)
         future, finish = hot(call)
         return future, partial(self._answer, call, finish)
 
@@ -189,7 +192,3 @@ def _at(path: str) -> str:
     if path == "/":
         raise missing("QueueUrl")
     return path
-
-
-def _as_it_is(result: Result) -> Result:
-    return result

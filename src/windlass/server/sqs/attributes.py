@@ -19,7 +19,7 @@ from windlass.server.sqs.errors import XML_CANNOT, SqsError, invalid
 from windlass.server.sqs.names import FIFO, arn_of, name_of_arn
 
 MAX_SIZE = 1024 * 1024
-"""Bytes that a message may have."""
+"""Bytes that a message may have, and a batch."""
 MAX_POLICY = 8192
 """Bytes of a policy."""
 MAX_STATEMENTS = 20

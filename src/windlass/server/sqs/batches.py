@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from windlass.server.sqs.call import Result
-from windlass.server.sqs.errors import SqsError
+from windlass.server.sqs.errors import XML_CANNOT, SqsError
 
 MOST = 10
 _ID = re.compile(r"[A-Za-z0-9_-]{1,80}\Z")
@@ -42,5 +42,6 @@ def check_entries(entries: Sequence[Entry]) -> None:
 
 
 def failed(entry_id: str, error: SqsError) -> Result:
-    """What an answer says of an entry that failed."""
-    return {"Id": entry_id, "SenderFault": error.sender, "Code": error.code, "Message": error.message}
+    """What an answer says of an entry that failed: the others are done, so it has to arrive in XML too."""
+    message = XML_CANNOT.sub("\ufffd", error.message)
+    return {"Id": entry_id, "SenderFault": error.sender, "Code": error.code, "Message": message}

@@ -32,5 +32,10 @@ class Call(msgspec.Struct, gc=False):
     """True in the query protocol, whose answers are XML."""
 
 
+def as_it_is(result: Result) -> Result:
+    """How an answer is made of what is one."""
+    return result
+
+
 Hot = Callable[[Call], Begun]
 Slow = Callable[[Call], Awaitable[Result]]

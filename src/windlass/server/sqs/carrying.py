@@ -9,6 +9,7 @@ from typing import Any
 
 from windlass.errors import QueueFull, QueueNotFound, TooLarge
 from windlass.message import Acknowledgement, Life, Message, Once, Options, QueueInfo, Sent, Settled
+from windlass.server.sqs.known import info_of
 from windlass.server.sqs.move_tasks import Task
 from windlass.store import Store
 
@@ -96,12 +97,7 @@ class Carrier:
     async def _look(self, name: str) -> QueueInfo:
         """The destination. Raises Hopeless."""
         try:
-            return await self._store.queue(name)
-        except QueueNotFound:
-            if not await self._store.learn(name):
-                raise Hopeless(NO_DESTINATION) from None
-        try:
-            return await self._store.queue(name)
+            return await info_of(self._store, name)
         except QueueNotFound:
             raise Hopeless(NO_DESTINATION) from None
 

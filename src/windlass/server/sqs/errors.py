@@ -38,8 +38,7 @@ _STATUSES = {
     "SignatureDoesNotMatch": 403,
     "ResourceNotFoundException": 404,
     "MalformedQueryString": 404,
-    "RequestEntityTooLarge": 413,
-    "ThrottlingException": 429,
+    "RequestTimeout": 408,
     "InternalFailure": 500,
     "ServiceUnavailable": 503,
 }
@@ -49,7 +48,6 @@ _COMMON = frozenset(
         "AccessDeniedException",
         "InternalFailure",
         "ServiceUnavailable",
-        "ThrottlingException",
         "InvalidAction",
         "MissingAction",
         "MalformedQueryString",
@@ -61,6 +59,7 @@ _COMMON = frozenset(
         "SignatureDoesNotMatch",
         "IncompleteSignature",
         "RequestExpired",
+        "RequestTimeout",
         "SerializationException",
         "UnknownOperationException",
     }
@@ -134,6 +133,7 @@ _OF: tuple[tuple[type[WindlassError], str], ...] = (
     (errors.QueueExists, "QueueNameExists"),
     (errors.QueueFull, "OverLimit"),
     (errors.ReceiptUnknown, "ReceiptHandleIsInvalid"),
+    (errors.RequestTimeout, "RequestTimeout"),
     (errors.Unauthenticated, "MissingAuthenticationToken"),
     (errors.Forbidden, "AccessDeniedException"),
 )

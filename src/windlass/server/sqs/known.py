@@ -7,15 +7,15 @@ from time import monotonic
 
 import msgspec
 
-from windlass.message import QueueInfo, QueueSettings
+from windlass.errors import QueueNotFound
+from windlass.message import QueueInfo
+from windlass.server.sqs.attributes import maximum_size
 from windlass.server.sqs.names import FIFO
 from windlass.store import Store
 
 KNOWN_FOR = 1.0
 """Seconds after which a queue is looked at anew: what another server changed counts here no later."""
 _MOST = 10_000
-MAX_SIZE = 1024 * 1024
-"""Bytes that a message may have, and a batch."""
 
 
 class Known(msgspec.Struct, frozen=True, gc=False):
@@ -43,12 +43,6 @@ class Known(msgspec.Struct, frozen=True, gc=False):
     until: float
 
 
-def maximum_size(settings: QueueSettings) -> int:
-    """What MaximumMessageSize says of a queue."""
-    kept = settings.sqs.get("MaximumMessageSize")
-    return int(kept) if kept else min(settings.max_message_bytes, MAX_SIZE)
-
-
 def _known(number: int, info: QueueInfo) -> Known:
     sqs: Mapping[str, str] = info.settings.sqs
     return Known(
@@ -67,12 +61,24 @@ def _known(number: int, info: QueueInfo) -> Known:
     )
 
 
+async def info_of(store: Store, name: str) -> QueueInfo:
+    """A queue, also one that another server made a moment ago. Raises QueueNotFound."""
+    try:
+        return await store.queue(name)
+    except QueueNotFound:
+        if not await store.learn(name):
+            raise
+    return await store.queue(name)
+
+
 class Knowledge:
     """The queues that were looked at lately."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
         self._queues: dict[str, Known] = {}
+        self._forgotten = 0
+        """How often anything was: what was read before may be of before a change."""
 
     def of(self, name: str) -> Known | None:
         """A queue as far as is known now; None: look. Raises QueueNotFound."""
@@ -84,13 +90,16 @@ class Knowledge:
 
     async def look(self, name: str) -> Known:
         """Raises QueueNotFound, StoreUnavailable."""
-        info = await self._store.queue(name)
-        known = _known(self._store.queue_number(name), info)
-        if len(self._queues) >= _MOST:
-            self._queues.clear()
-        self._queues[name] = known
+        # The number first: settings of a queue that is deleted meanwhile are no news of the next one.
+        number, forgotten = self._store.queue_number(name), self._forgotten
+        known = _known(number, await self._store.queue(name))
+        if forgotten == self._forgotten:
+            if len(self._queues) >= _MOST:
+                self._queues.clear()
+            self._queues[name] = known
         return known
 
     def forget(self, name: str) -> None:
         """Its settings are changed here."""
+        self._forgotten += 1
         self._queues.pop(name, None)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -29,7 +29,8 @@ _STRING = "String"
 _MOST = 10
 _NAME = re.compile(r"(?!\.)(?!.*\.\.)[A-Za-z0-9_.-]{1,256}(?<!\.)\Z")
 _TYPE = re.compile(r"(String|Number|Binary)(?:\..{1,})?\Z", re.DOTALL)
-_NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\Z")
+_NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?\Z")
+"""Without a way back: of a million digits and a letter each would be tried as the last one."""
 _MAX_TYPE = 256
 
 Headers = dict[str, str]
@@ -45,7 +46,6 @@ def check(attributes: MessageAttributes) -> int:
             "InvalidParameterValue",
             f"Number of message attributes [{len(attributes)}] exceeds the allowed maximum [{_MOST}].",
         )
-    size = 0
     for name, value in attributes.items():
         if not _NAME.match(name) or name.lower().startswith(("aws.", "amazon.")):
             raise SqsError(
@@ -54,8 +54,19 @@ def check(attributes: MessageAttributes) -> int:
                 " underscores, hyphens and periods, not beginning with AWS. or Amazon., with no period at"
                 " its ends or beside another.",
             )
-        size += len(name) + _check(name, value)
-    return size
+        _check(name, value)
+    return size(attributes)
+
+
+def size(attributes: MessageAttributes) -> int:
+    """The bytes that attributes count as, whatever they are."""
+    return sum(
+        len(name.encode())
+        + len(value.data_type.encode())
+        + len((value.string_value or "").encode())
+        + len(value.binary_value or b"")
+        for name, value in attributes.items()
+    )
 
 
 def check_system(attributes: MessageAttributes) -> str | None:
@@ -70,7 +81,7 @@ def check_system(attributes: MessageAttributes) -> str | None:
     return None
 
 
-def _check(name: str, value: AttributeValue) -> int:
+def _check(name: str, value: AttributeValue) -> None:
     kind = value.data_type
     found = _TYPE.match(kind)
     if found is None or len(kind) > _MAX_TYPE:
@@ -86,7 +97,7 @@ def _check(name: str, value: AttributeValue) -> int:
     if found[1] == "Binary":
         if not value.binary_value or value.string_value is not None:
             raise _without(name, kind, "BinaryValue")
-        return len(kind.encode()) + len(value.binary_value)
+        return
     text = value.string_value
     if not text or value.binary_value is not None:
         raise _without(name, kind, "StringValue")
@@ -98,7 +109,6 @@ def _check(name: str, value: AttributeValue) -> int:
         raise SqsError(
             "InvalidParameterValue", f"Can't cast the value of message attribute {name!r} to a number."
         )
-    return len(kind.encode()) + len(text.encode())
 
 
 def _without(name: str, kind: str, field: str) -> SqsError:
@@ -149,7 +159,6 @@ def _value(text: str, kind: str) -> AttributeValue:
     return AttributeValue(kind, text)
 
 
-@lru_cache(maxsize=256)
 def _selection(names: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]] | None:
     """(names, beginnings of names); None: all."""
     if "All" in names or ".*" in names:
@@ -157,9 +166,13 @@ def _selection(names: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]
     return frozenset(names), tuple(name[:-1] for name in names if name.endswith(".*"))
 
 
-def selected(attributes: MessageAttributes, names: Iterable[str]) -> MessageAttributes:
+_known_selection = lru_cache(maxsize=256)(_selection)
+
+
+def selected(attributes: MessageAttributes, names: Sequence[str]) -> MessageAttributes:
     """Those attributes that a receive asks for: by name, `prefix.*`, `.*` or `All`."""
-    selection = _selection(tuple(names))
+    # Who asks for more than a message can have is not remembered: it may be megabytes.
+    selection = (_known_selection if len(names) <= _MOST else _selection)(tuple(names))
     if selection is None:
         return attributes
     exact, prefixes = selection

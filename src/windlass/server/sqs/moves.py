@@ -15,6 +15,7 @@ from windlass.queues.rules import check_own
 from windlass.server.auth import ADMIN, SEND
 from windlass.server.sqs.call import Call, Result, Slow
 from windlass.server.sqs.errors import SqsError, invalid
+from windlass.server.sqs.known import info_of
 from windlass.server.sqs.move_tasks import CANCELLING, FAILED, RUNNING, Running, Task
 from windlass.server.sqs.moving import TURN, Moving
 from windlass.server.sqs.names import FIFO, arn_of, name_of_arn
@@ -124,14 +125,9 @@ class Moves:
     # --- what they need ---------------------------------------------------------------------------
 
     async def _find(self, name: str, parameter: str) -> QueueInfo:
-        """A queue, though another server made it a moment ago. Raises SqsError."""
+        """A queue that a parameter names. Raises SqsError."""
         try:
-            return await self._store.queue(name)
-        except QueueNotFound:
-            if not await self._store.learn(name):
-                raise _not_there(parameter) from None
-        try:
-            return await self._store.queue(name)
+            return await info_of(self._store, name)
         except QueueNotFound:
             raise _not_there(parameter) from None
 

@@ -17,6 +17,7 @@ from windlass.server.auth import ADMIN, RECEIVE, SEND, Principal
 from windlass.server.sqs import attributes, names, permissions, tags
 from windlass.server.sqs.call import Call, Result, Slow
 from windlass.server.sqs.errors import NO_QUEUE, SqsError, invalid, missing
+from windlass.server.sqs.known import info_of
 from windlass.server.sqs.requests import (
     AddPermission,
     CreateQueue,
@@ -300,13 +301,8 @@ class QueueActions:
     # --- how --------------------------------------------------------------------------------------
 
     async def _info(self, name: str) -> QueueInfo:
-        """A queue, also one that another server made a moment ago. Raises QueueNotFound."""
-        try:
-            return await self._store.queue(name)
-        except QueueNotFound:
-            if not await self._store.learn(name):
-                raise
-        return await self._store.queue(name)
+        """Raises QueueNotFound."""
+        return await info_of(self._store, name)
 
     async def _change(self, call: Call, decide: Decide, *, modified: bool = False) -> None:
         """Give a queue the settings that `decide` says; nothing that others change meanwhile is lost.

@@ -16,7 +16,7 @@ from windlass.queues import Queues
 from windlass.server.auth import RECEIVE
 from windlass.server.sqs import message_attributes
 from windlass.server.sqs.attempts import Attempts
-from windlass.server.sqs.call import Begun, Call, Hot, Result
+from windlass.server.sqs.call import Begun, Call, Hot, Result, as_it_is
 from windlass.server.sqs.errors import XML_CANNOT, SqsError, invalid
 from windlass.server.sqs.known import Knowledge, Known
 from windlass.server.sqs.names import ACCOUNT, arn_of
@@ -37,6 +37,8 @@ _SYSTEM = (
     "SentTimestamp",
     "SequenceNumber",
 )
+_NOTHING: frozenset[str] = frozenset()
+_KNOWN = frozenset({"All", *_SYSTEM})
 _OF_ITS_LIFE = frozenset({"ApproximateFirstReceiveTimestamp", "DeadLetterQueueSourceArn"})
 """What only a look at a message's life tells, once it was received before or comes from another queue."""
 _text = msgspec.json.Decoder(str).decode
@@ -57,16 +59,17 @@ class Receiving:
         call.request.principal.demand(RECEIVE, call.queue)
         known = self._knowledge.of(call.queue)
         if known is None:
-            return asyncio.ensure_future(self._look_and_receive(call)), _as_it_is
+            return asyncio.ensure_future(self._look_and_receive(call)), as_it_is
         body: ReceiveMessage = call.body
         limit, lease, wait = _wanted(body, known)
-        system = _system(tuple(body.attribute_names or ()), tuple(body.message_system_attribute_names or ()))
+        names = (body.attribute_names or []) + (body.message_system_attribute_names or [])
+        system = _system(frozenset(names)) if names else _NOTHING
         if body.message_attribute_names:
             message_attributes.check_selection(body.message_attribute_names)
         if body.receive_request_attempt_id is not None or call.query or system & _OF_ITS_LIFE:
             return asyncio.ensure_future(
                 self._receive_slowly(call, known, limit, lease, wait, system)
-            ), _as_it_is
+            ), as_it_is
         received = self._receive(call, limit, lease, wait)
         return asyncio.ensure_future(received), partial(self._answer, body, known, system, {}, lease)
 
@@ -165,7 +168,7 @@ class Receiving:
     ) -> Result:
         body = body_of(message.content)
         result: Result = {
-            "MessageId": self._ids.message(message.queue, message.number).decode(),
+            "MessageId": self._ids.uuid(message.queue, message.number),
             "ReceiptHandle": self._ids.receipt(queue, message.number, message.delivery).decode(),
             "MD5OfBody": md5(body.encode(), usedforsecurity=False).hexdigest(),
             "Body": body,
@@ -211,10 +214,6 @@ class Receiving:
         return {name: value for name, value in found.items() if value is not None and name in wanted}
 
 
-def _as_it_is(result: Result) -> Result:
-    return result
-
-
 def _wanted(body: ReceiveMessage, known: Known) -> tuple[int, int, float]:
     """(most messages, lease in ms or -1 for the queue's, seconds to wait). Raises SqsError."""
     limit = 1 if body.max_number_of_messages is None else body.max_number_of_messages
@@ -246,17 +245,11 @@ def check_timeout(seconds: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def _system(old: tuple[str, ...], new: tuple[str, ...]) -> frozenset[str]:
+def _system(names: frozenset[str]) -> frozenset[str]:
     """The system attributes that are asked for, by either parameter. Raises SqsError."""
-    wanted: set[str] = set()
-    for name in old + new:
-        if name == "All":
-            wanted.update(_SYSTEM)
-        elif name in _SYSTEM:
-            wanted.add(name)
-        else:
-            raise SqsError("InvalidAttributeName", f"Unknown Attribute {name[:256]}.")
-    return frozenset(wanted)
+    for name in sorted(names - _KNOWN):
+        raise SqsError("InvalidAttributeName", f"Unknown Attribute {name[:256]}.")
+    return frozenset(_SYSTEM) if "All" in names else names
 
 
 def body_of(content: bytes) -> str:

@@ -15,10 +15,11 @@ from windlass.message import Options, Sent
 from windlass.queues import Queues
 from windlass.server.auth import SEND
 from windlass.server.sqs import message_attributes
+from windlass.server.sqs.attributes import MAX_SIZE
 from windlass.server.sqs.batches import check_entries, failed
-from windlass.server.sqs.call import Begun, Call, Hot, Result
+from windlass.server.sqs.call import Begun, Call, Hot, Result, as_it_is
 from windlass.server.sqs.errors import XML_CANNOT, SqsError, invalid, missing
-from windlass.server.sqs.known import MAX_SIZE, Knowledge, Known
+from windlass.server.sqs.known import Knowledge, Known
 from windlass.server.sqs.requests import SendEntry, SendMessage
 
 MAX_DELAY = 900
@@ -52,7 +53,7 @@ class Sending:
         call.request.principal.demand(SEND, call.queue)
         known = self._knowledge.of(call.queue)
         if known is None:
-            return asyncio.ensure_future(self._look_and_send(call)), _as_it_is
+            return asyncio.ensure_future(self._look_and_send(call)), as_it_is
         return self._send(call, known)
 
     async def _look_and_send(self, call: Call) -> Result:
@@ -69,7 +70,7 @@ class Sending:
         return asyncio.ensure_future(sent), finish
 
     def _answer(self, answer: Result, known: Known, queue: int, number: int) -> Result:
-        answer["MessageId"] = self._ids.message(queue, number).decode()
+        answer["MessageId"] = self._ids.uuid(queue, number)
         if known.fifo:
             answer["SequenceNumber"] = sequence_number(number)
         return answer
@@ -81,7 +82,7 @@ class Sending:
         check_entries(call.body.entries)
         known = self._knowledge.of(call.queue)
         if known is None:
-            return asyncio.ensure_future(self._look_and_send_batch(call)), _as_it_is
+            return asyncio.ensure_future(self._look_and_send_batch(call)), as_it_is
         return self._send_batch(call, known)
 
     async def _look_and_send_batch(self, call: Call) -> Result:
@@ -97,6 +98,7 @@ class Sending:
                 one = outgoing(entry, known)
             except SqsError as error:
                 bad.append(failed(entry.id, error))
+                size += _size(entry)
             else:
                 good.append((entry.id, one))
                 size += one.size
@@ -122,8 +124,9 @@ class Sending:
         return asyncio.ensure_future(sent), finish
 
 
-def _as_it_is(result: Result) -> Result:
-    return result
+def _size(entry: SendEntry) -> int:
+    """The bytes that a message counts as that may not be sent."""
+    return len(entry.message_body.encode()) + message_attributes.size(entry.message_attributes or {})
 
 
 def _options(messages: Sequence[Outgoing]) -> list[Options] | None:
@@ -162,14 +165,13 @@ def outgoing(body: SendMessage | SendEntry, known: Known) -> Outgoing:
     if body.message_system_attributes:
         trace = message_attributes.check_system(body.message_system_attributes)
         if trace is not None:
+            if len(trace.encode()) > known.most:  # it counts as nothing, and yet it is kept
+                raise _too_long(known)
             headers[message_attributes.TRACE] = trace
             answer["MD5OfMessageSystemAttributes"] = message_attributes.md5(body.message_system_attributes)
     content = _encode(text)
     if size > known.most or len(content) > known.most_text:
-        raise SqsError(
-            "InvalidParameterValue",
-            f"One or more parameters are invalid. Reason: Message must be shorter than {known.most} bytes.",
-        )
+        raise _too_long(known)
     delay = known.delay
     if body.delay_seconds is not None:
         delay = _delay(body.delay_seconds, known)
@@ -184,6 +186,13 @@ def outgoing(body: SendMessage | SendEntry, known: Known) -> Outgoing:
         delay=delay * 1000, group=group, dedup_id=dedup, headers=_encode(headers) if headers else None
     )
     return Outgoing(content, options, size, answer)
+
+
+def _too_long(known: Known) -> SqsError:
+    return SqsError(
+        "InvalidParameterValue",
+        f"One or more parameters are invalid. Reason: Message must be shorter than {known.most} bytes.",
+    )
 
 
 def _delay(delay: int, known: Known) -> int:

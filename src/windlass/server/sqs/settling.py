@@ -10,10 +10,13 @@ from windlass.message import Acknowledgement, Extension, Settled
 from windlass.queues import Queues
 from windlass.server.auth import RECEIVE
 from windlass.server.sqs.batches import check_entries, failed
-from windlass.server.sqs.call import Begun, Call, Hot, Result
+from windlass.server.sqs.call import Begun, Call, Hot, Result, as_it_is
 from windlass.server.sqs.errors import SqsError, invalid, missing
 from windlass.server.sqs.receiving import MAX_LEASE, check_timeout
+from windlass.server.sqs.requests import VisibilityEntry
 
+_Receipt = tuple[int, int] | None
+"""(number, delivery); None: of a queue that is gone."""
 _LONGEST = MAX_LEASE * 1000
 """How long a message may be invisible from its receipt on, ms."""
 
@@ -66,17 +69,21 @@ class Settling:
     def change(self, call: Call) -> Begun:
         call.request.principal.demand(RECEIVE, call.queue)
         timeout = check_timeout(call.body.visibility_timeout)
-        return asyncio.ensure_future(self._change(call, call.body.receipt_handle, timeout)), _nothing
+        handle = call.body.receipt_handle
+        receipt = self._parse(call, handle)
+        return asyncio.ensure_future(self._change(call, handle, receipt, timeout)), _nothing
 
     def change_batch(self, call: Call) -> Begun:
         call.request.principal.demand(RECEIVE, call.queue)
         check_entries(call.body.entries)
-        return asyncio.ensure_future(self._change_all(call)), _as_it_is
+        return asyncio.ensure_future(self._change_all(call)), as_it_is
 
     async def _change_all(self, call: Call) -> Result:
         entries = call.body.entries
+        # A receipt that may have this request tried again is met here, before anything is changed.
+        receipts = [self._read(call, each.receipt_handle) for each in entries]
         results = await asyncio.gather(
-            *(self._change_one(call, each.receipt_handle, each.visibility_timeout) for each in entries),
+            *(self._change_one(call, *each) for each in zip(entries, receipts, strict=True)),
             return_exceptions=True,
         )
         done: list[Result] = []
@@ -90,13 +97,15 @@ class Settling:
                 done.append({"Id": entry.id})
         return {"Successful": done, "Failed": bad}
 
-    async def _change_one(self, call: Call, handle: str, seconds: int | None) -> None:
-        if seconds is None:
+    async def _change_one(self, call: Call, entry: VisibilityEntry, receipt: _Receipt | SqsError) -> None:
+        if entry.visibility_timeout is None:
             raise missing("VisibilityTimeout")
-        await self._change(call, handle, check_timeout(seconds))
+        timeout = check_timeout(entry.visibility_timeout)
+        if isinstance(receipt, SqsError):
+            raise receipt
+        await self._change(call, entry.receipt_handle, receipt, timeout)
 
-    async def _change(self, call: Call, handle: str, seconds: int) -> None:
-        receipt = self._parse(call, handle)
+    async def _change(self, call: Call, handle: str, receipt: _Receipt, seconds: int) -> None:
         if receipt is None:
             raise _ended(handle)
         number, delivery = receipt
@@ -117,8 +126,15 @@ class Settling:
 
     # --- receipts ---------------------------------------------------------------------------------
 
-    def _parse(self, call: Call, handle: str) -> tuple[int, int] | None:
-        """(number, delivery); None: of a queue that is gone. Raises SqsError, QueueNotFound."""
+    def _read(self, call: Call, handle: str) -> _Receipt | SqsError:
+        """As `_parse`, of one in a batch. Raises QueueNotFound."""
+        try:
+            return self._parse(call, handle)
+        except SqsError as error:
+            return error
+
+    def _parse(self, call: Call, handle: str) -> _Receipt:
+        """What a receipt says. Raises SqsError, QueueNotFound."""
         parsed = self._ids.parse_receipt(handle)
         number = self._store.queue_number(call.queue)
         if parsed is None:
@@ -147,7 +163,3 @@ def _not_in_flight(handle: str) -> SqsError:
 
 def _nothing(_: object) -> Result:
     return {}
-
-
-def _as_it_is(result: Result) -> Result:
-    return result
