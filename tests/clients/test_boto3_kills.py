@@ -184,7 +184,7 @@ def server(tmp_path: Path) -> Iterator[ServerProcess]:
 
 
 def test_everything_arrives_once_and_in_order_though_the_server_is_killed(server: ServerProcess) -> None:
-    """Planted: dedup ids that a restart forgets; sends, or deletes, that are answered before their commit."""
+    """Planted: dedup ids that are not kept; sends, or deletes, that are answered before their commit."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     load = Load(key_of(server, "all"), seed)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.storm
 
 KILLS = 25
 KILLS_OVER_SQS = 15
-"""The engine is the same: these are for what the face does with its answers."""
+"""The engine is the same: these show what the face does with its answers."""
 
 
 def torture(kills: int, *arguments: str) -> dict[str, Any]:
@@ -43,5 +43,7 @@ def test_every_promise_survives_kills() -> None:
 
 @pytest.mark.timeout(1000)
 def test_every_promise_survives_kills_over_sqs() -> None:
-    """PLANTED"""
+    """Planted in the face: answers before the commit; a stale receipt that deletes; a batch whose last is not
+    deleted; dedup ids, or contents, that are not kept; leases of half the length.
+    """
     torture(KILLS_OVER_SQS, "--protocol", "sqs")

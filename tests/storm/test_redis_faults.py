@@ -128,7 +128,10 @@ def test_scripts_and_functions_flushed(tmp_path: Path, redis: RedisServer) -> No
 # --- the wire ---------------------------------------------------------------------------------------
 
 
-def test_replies_cut_off(tmp_path: Path, proxy: FaultProxy) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "rounds", "told"), [("http", 25, "outcome_unknown"), ("sqs", 10, "ServiceUnavailable")]
+)
+def test_replies_cut_off(tmp_path: Path, proxy: FaultProxy, protocol: str, rounds: int, told: str) -> None:
     """In the middle, or before their first byte. Planted: what has no reply is sent again."""
 
     async def harm(storm: FaultStorm) -> None:
@@ -136,7 +139,7 @@ def test_replies_cut_off(tmp_path: Path, proxy: FaultProxy) -> None:
         proxy.cut_in_reply(storm.rng.randint(1, 60), at)
         await asyncio.to_thread(proxy.happened.wait, 60)
 
-    assert storm(fleet(tmp_path, proxy.url), harm, 25).fleet.excused["outcome_unknown"] > 0
+    assert storm(fleet(tmp_path, proxy.url), harm, rounds, protocol).fleet.excused[told] > 0
 
 
 def test_a_wire_that_stalls(tmp_path: Path, proxy: FaultProxy) -> None:
