@@ -51,11 +51,13 @@ class Site:
             region_name=REGION,
             aws_access_key_id=self.access,
             aws_secret_access_key=self.secret,
-            config=Config(retries={"total_max_attempts": 1}, read_timeout=120, proxies={}, **config),
+            config=Config(
+                **{"retries": {"total_max_attempts": 1}, "read_timeout": 120, "proxies": {}} | config
+            ),
         )
 
     def client(self, **config: Any) -> Any:
-        """A client of boto3, which tries everything once; `config` is for botocore."""
+        """A client of boto3, which tries everything once unless told otherwise; `config` is for botocore."""
         return self._made(boto3.session.Session().client, **config)
 
     def resource(self) -> Any:

@@ -12,22 +12,25 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from tests.harness import ServerProcess
 from windlass.torture import Ledger, Plan, Server, Storm
 from windlass.torture.client import Client
 from windlass.torture.consumer import Consumer, PlainConsumer
-from windlass.torture.ledger import Send, Take
+from windlass.torture.records import Send, Take
 from windlass.torture.sender import Sender
-from windlass.torture.wire import Answer, Connection, Dropped
+from windlass.torture.wire import Answer, Asked, Connection, Dropped
 
 WITHIN = 90.0
 """Seconds in which service must return by itself."""
 LATE = 60.0
 """Seconds for which a command may lie before a Redis that stands still, and be done after all."""
 LEASE = 2.0
-PROBE = "probe"
+PROBES = (
+    Asked("POST", "/queues", {"name": "probe"}),
+    Asked("POST", "/queues/probe/messages", {"content": "well?"}),
+    Asked("POST", "/queues/probe/receive", {"wait": 1}),
+)
 
 
 class Fleet(Server):
@@ -100,17 +103,13 @@ class LateLedger(Ledger):
 class _Patient(Client):
     """Takes a 503 for no answer."""
 
-    async def ask(
-        self, method: str, path: str, body: object = None, *,
-        key: str = "", wait: float = 0, repeatable: bool = False,
-    ) -> Answer:  # fmt: skip
-        answer = await super().ask(method, path, body, key=key, wait=wait, repeatable=repeatable)
+    async def ask(self, asked: Asked, *, wait: float = 0, repeatable: bool = False) -> Answer:
+        answer = await super().ask(asked, wait=wait, repeatable=repeatable)
         fleet = self.field.server
         if answer.status == 503 and not self.field.calmed and isinstance(fleet, Fleet):
-            said: Any = answer.json()
-            fleet.excused[said["code"]] += 1
+            fleet.excused[self.face.fault(answer)] += 1
             if not int(answer.headers.get("retry-after", 0)) > 0:
-                self.ledger.failed(self.queue, f"{method} {path}: {answer}, without Retry-After")
+                self.ledger.failed(self.queue, f"{asked}: {answer}, without Retry-After")
             await asyncio.sleep(self.rng.uniform(0.01, 0.1))
             raise Dropped(str(answer))
         return answer
@@ -134,9 +133,15 @@ class FaultStorm(Storm):
     sender, consumer, plain_consumer = _Sender, _Consumer, _PlainConsumer
 
     def __init__(
-        self, fleet: Fleet, harm: Callable[[FaultStorm], Awaitable[None]], rounds: int, seed: int
+        self,
+        fleet: Fleet,
+        harm: Callable[[FaultStorm], Awaitable[None]],
+        rounds: int,
+        seed: int,
+        protocol: str,
     ) -> None:
-        super().__init__(Plan(seed=seed, kills=rounds, senders=6, consumers=9, lease_seconds=LEASE), fleet)
+        plan = Plan(seed=seed, kills=rounds, senders=6, consumers=9, lease_seconds=LEASE, protocol=protocol)
+        super().__init__(plan, fleet)
         self.fleet = fleet
         self.rng = random.Random(seed)
         self.ledger = self._field.ledger = LateLedger()
@@ -175,11 +180,7 @@ class FaultStorm(Storm):
         async def well() -> bool:
             try:
                 connection = await Connection.open("127.0.0.1", server.port)
-                answers = [
-                    await connection.request("POST", "/queues", {"name": PROBE}),
-                    await connection.request("POST", f"/queues/{PROBE}/messages", {"content": "well?"}),
-                    await connection.request("POST", f"/queues/{PROBE}/receive", {"wait": 1}),
-                ]
+                answers = [await connection.request(each) for each in PROBES]
             except (OSError, Dropped):
                 return False
             connection.close()
@@ -200,11 +201,13 @@ class FaultStorm(Storm):
             await asyncio.sleep(0.01)
 
 
-def storm(fleet: Fleet, harm: Callable[[FaultStorm], Awaitable[None]], rounds: int) -> FaultStorm:
+def storm(
+    fleet: Fleet, harm: Callable[[FaultStorm], Awaitable[None]], rounds: int, protocol: str = "http"
+) -> FaultStorm:
     """A storm with a printed seed, in which every promise was kept. AssertionError with what was not."""
     seed = random.SystemRandom().randrange(2**32)
     print(f"seed {seed}")
-    made = FaultStorm(fleet, harm, rounds, seed)
+    made = FaultStorm(fleet, harm, rounds, seed, protocol)
     report = asyncio.run(made.run())
     told = ", ".join(f"{number} {code}" for code, number in sorted(fleet.excused.items())) or "none"
     print(

@@ -54,6 +54,20 @@ def peek_all(http: httpx.Client, queue: str = "q") -> list[Any]:
     return [message["content"] for message in answer.json()["messages"]]
 
 
+def sqs(http: httpx.Client, action: str, **parameters: Any) -> httpx.Response:
+    """Ask for an action of SQS, in its JSON."""
+    headers = {"x-amz-target": f"AmazonSQS.{action}", "content-type": "application/x-amz-json-1.0"}
+    return http.post("/", json=parameters, headers=headers)
+
+
+def assert_unavailable(answer: httpx.Response) -> None:
+    """503 as a client of SQS knows it, with the time after which to come again."""
+    assert answer.status_code == 503, answer.text
+    assert answer.json()["__type"].endswith("#ServiceUnavailable")
+    assert answer.headers["x-amzn-query-error"] == "ServiceUnavailable;Receiver"
+    assert int(answer.headers["retry-after"]) >= 1
+
+
 def assert_problem(answer: httpx.Response, status: int, code: str) -> None:
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"

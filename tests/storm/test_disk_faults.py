@@ -6,7 +6,9 @@ import errno
 import random
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.harness import ServerProcess, until
@@ -14,6 +16,7 @@ from tests.storm.disk import Disk
 from tests.storm.talk import (
     assert_problem,
     assert_refuses,
+    assert_unavailable,
     client,
     create,
     on_disk,
@@ -21,6 +24,7 @@ from tests.storm.talk import (
     receive_all,
     send,
     send_all,
+    sqs,
 )
 
 pytestmark = pytest.mark.storm
@@ -60,6 +64,82 @@ def test_a_full_disk_fails_the_request_and_loses_nothing(disk: Disk) -> None:
         received = receive_all(http)
         assert received[: len(stored)] == stored
         assert set(received[len(stored) :]) == {"after"}
+
+
+def test_a_full_disk_fails_the_request_over_sqs_and_loses_nothing(disk: Disk) -> None:
+    """Planted: an answer before the commit; a batch that says Successful or Failed of what is unavailable."""
+    with on_disk(disk) as server, client(server) as http:
+        assert sqs(http, "CreateQueue", QueueName="q").status_code == 200
+
+        def send_one(body: str) -> httpx.Response:
+            return sqs(http, "SendMessage", QueueUrl="q", MessageBody=body)
+
+        stored: list[str] = []
+        disk.control.room = 200_000
+        for number in range(1_000):
+            body = f"{number} {'x' * 2_000}"
+            answer = send_one(body)
+            if answer.status_code != 200:
+                break
+            stored.append(body)
+        assert_unavailable(answer)
+        entries = [{"Id": str(number), "MessageBody": f"batch {'x' * 20_000}"} for number in range(10)]
+        assert_unavailable(sqs(http, "SendMessageBatch", QueueUrl="q", Entries=entries))
+        form = {"Action": "SendMessage", "QueueUrl": "q", "MessageBody": "x" * 20_000}
+        answer = http.post("/", data=form)
+        assert answer.status_code == 503
+        assert int(answer.headers["retry-after"]) >= 1
+        assert "<Code>ServiceUnavailable</Code>" in answer.text
+        assert http.get("/health").json()["live"] is True
+
+        disk.control.room = -1
+        until(lambda: send_one("after").status_code == 200, what="a send on the disk with room again")
+        server.kill()
+        server.start()
+        received = receive_all(http)
+        assert received[: len(stored)] == stored
+        assert set(received[len(stored) :]) == {"after"}
+
+
+def test_a_failing_disk_fails_all_that_writes_over_sqs(disk: Disk) -> None:
+    """What was refused is not done: messages are as they were. Planted: a delete that is answered at once."""
+    with on_disk(disk) as server, client(server) as http:
+        assert sqs(http, "CreateQueue", QueueName="q").status_code == 200
+        send_all(http, ["a", "b", "c", "d"])
+        wanted = {"QueueUrl": "q", "MaxNumberOfMessages": 3, "VisibilityTimeout": 3_600}
+        taken = sqs(http, "ReceiveMessage", **wanted).json()["Messages"]
+        receipts = [each["ReceiptHandle"] for each in taken]
+        both = [{"Id": str(number), "ReceiptHandle": each} for number, each in enumerate(receipts[:2])]
+        back = [{**each, "VisibilityTimeout": 0} for each in both]
+        disk.control.sync_errno = errno.EIO
+        refused: list[tuple[str, dict[str, Any]]] = [
+            ("SendMessage", {"MessageBody": "x"}),
+            ("SendMessageBatch", {"Entries": [{"Id": "1", "MessageBody": "x"}]}),
+            ("ReceiveMessage", {}),
+            ("DeleteMessage", {"ReceiptHandle": receipts[0]}),
+            ("DeleteMessageBatch", {"Entries": both}),
+            ("ChangeMessageVisibility", {"ReceiptHandle": receipts[0], "VisibilityTimeout": 0}),
+            ("ChangeMessageVisibilityBatch", {"Entries": back}),
+            ("CreateQueue", {"QueueName": "other"}),
+            ("SetQueueAttributes", {"Attributes": {"DelaySeconds": "1"}}),
+            ("TagQueue", {"Tags": {"a": "b"}}),
+            ("PurgeQueue", {}),
+            ("DeleteQueue", {}),
+        ]
+        for action, asked in refused:
+            assert_unavailable(sqs(http, action, **{"QueueUrl": "q"} | asked))
+        assert peek_all(http) == ["d"]
+
+        disk.control.sync_errno = 0
+        give_back = sqs(http, "ChangeMessageVisibilityBatch", QueueUrl="q", Entries=back)
+        assert (len(give_back.json()["Successful"]), give_back.json()["Failed"]) == (2, [])
+        assert sqs(http, "DeleteMessage", QueueUrl="q", ReceiptHandle=receipts[2]).status_code == 200
+        assert sorted(receive_all(http)) == ["a", "b", "d"]
+        assert sqs(http, "ListQueues").json()["QueueUrls"] == [f"{server.url}/000000000000/q"]
+        kept = sqs(http, "GetQueueAttributes", QueueUrl="q", AttributeNames=["DelaySeconds"]).json()
+        assert kept["Attributes"] == {"DelaySeconds": "0"}
+        assert not sqs(http, "ListQueueTags", QueueUrl="q").json().get("Tags")
+        assert sqs(http, "PurgeQueue", QueueUrl="q").status_code == 200  # and not one too many
 
 
 def test_a_start_on_a_full_disk_is_refused_and_loses_nothing(disk: Disk) -> None:

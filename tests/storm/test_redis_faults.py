@@ -48,7 +48,10 @@ def fleet(folder: Path, url: str, *arguments: str, number: int = 2) -> Fleet:
 # --- one Redis --------------------------------------------------------------------------------------
 
 
-def test_redis_killed_and_started_again(tmp_path: Path, redis: RedisServer) -> None:
+@pytest.mark.parametrize(("protocol", "rounds"), [("http", 12), ("sqs", 5)])
+def test_redis_killed_and_started_again(
+    tmp_path: Path, redis: RedisServer, protocol: str, rounds: int
+) -> None:
     """Planted: `appendonly no`."""
 
     async def harm(storm: FaultStorm) -> None:
@@ -56,7 +59,7 @@ def test_redis_killed_and_started_again(tmp_path: Path, redis: RedisServer) -> N
         await storm.felt(storm.rng.randint(1, 20))
         await asyncio.to_thread(redis.start)
 
-    storm(fleet(tmp_path, redis.url), harm, 12)
+    storm(fleet(tmp_path, redis.url), harm, rounds, protocol)
 
 
 def test_redis_paused(tmp_path: Path, redis: RedisServer) -> None:
@@ -125,7 +128,10 @@ def test_scripts_and_functions_flushed(tmp_path: Path, redis: RedisServer) -> No
 # --- the wire ---------------------------------------------------------------------------------------
 
 
-def test_replies_cut_off(tmp_path: Path, proxy: FaultProxy) -> None:
+@pytest.mark.parametrize(
+    ("protocol", "rounds", "told"), [("http", 25, "outcome_unknown"), ("sqs", 10, "ServiceUnavailable")]
+)
+def test_replies_cut_off(tmp_path: Path, proxy: FaultProxy, protocol: str, rounds: int, told: str) -> None:
     """In the middle, or before their first byte. Planted: what has no reply is sent again."""
 
     async def harm(storm: FaultStorm) -> None:
@@ -133,7 +139,7 @@ def test_replies_cut_off(tmp_path: Path, proxy: FaultProxy) -> None:
         proxy.cut_in_reply(storm.rng.randint(1, 60), at)
         await asyncio.to_thread(proxy.happened.wait, 60)
 
-    assert storm(fleet(tmp_path, proxy.url), harm, 25).fleet.excused["outcome_unknown"] > 0
+    assert storm(fleet(tmp_path, proxy.url), harm, rounds, protocol).fleet.excused[told] > 0
 
 
 def test_a_wire_that_stalls(tmp_path: Path, proxy: FaultProxy) -> None:

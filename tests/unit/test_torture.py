@@ -22,8 +22,9 @@ from windlass.torture import Report, process
 from windlass.torture.client import Field
 from windlass.torture.consumer import Consumer
 from windlass.torture.content import content, token_of
-from windlass.torture.ledger import EVIDENCE, Delivery, Kind, Ledger, Received, Send, Take
-from windlass.torture.wire import Connection, Dropped
+from windlass.torture.ledger import EVIDENCE, Ledger
+from windlass.torture.records import Delivery, Kind, Received, Send, Take
+from windlass.torture.wire import Asked, Connection, Dropped
 
 
 class Story:
@@ -75,6 +76,8 @@ class Story:
             self.ledger.gone(delivery, self.tick())
         elif answer == "stale":
             self.ledger.stale(delivery, self.tick())
+        elif answer == "deleted":
+            self.ledger.deleted(delivery, self.tick())
 
     def found(self) -> list[Kind]:
         return [violation.kind for violation in self.ledger.verdict()]
@@ -183,6 +186,26 @@ def test_a_message_given_back_may_be_received_at_once_and_out_of_turn(story: Sto
     assert story.found() == []
 
 
+def test_a_message_deleted_after_its_lease_may_be_gone_or_come_back(story: Story) -> None:
+    for token in ("a", "b"):
+        story.send(token)
+        late = story.lease(token, seconds=1)
+        story.acknowledge(late, "deleted")
+    story.acknowledge(story.lease("b"), "deleted")
+    assert story.found() == []
+
+
+def test_whoever_comes_late_may_find_that_another_has_the_message_or_has_consumed_it(story: Story) -> None:
+    story.send("a")
+    old = story.lease("a", seconds=1)
+    story.tick()
+    new = story.lease("a")
+    story.ledger.not_held(old, story.tick())
+    story.acknowledge(new, "deleted")
+    story.ledger.not_there(old)
+    assert story.found() == []
+
+
 def test_sends_that_overlap_have_no_order(story: Story) -> None:
     first = story.ledger.send("q", ["a"], story.tick())
     second = story.ledger.send("q", ["b"], story.tick())
@@ -253,7 +276,36 @@ def test_a_message_gone_though_nobody_acknowledged_it_is_lost(story: Story) -> N
     assert story.found() == [Kind.LOST]
 
 
+def test_a_message_that_only_a_late_delete_can_have_taken_is_lost(story: Story) -> None:
+    """A receipt that is no longer good has consumed it: its next holder forgets it, and it is gone."""
+    story.send("a")
+    old = story.lease("a", seconds=1)
+    story.tick()
+    story.lease("a", seconds=1)
+    story.acknowledge(old, "deleted")
+    assert story.found() == [Kind.LOST]
+
+
+def test_a_message_that_is_gone_under_its_holder_is_lost(story: Story) -> None:
+    story.send("a")
+    old = story.lease("a", seconds=1)
+    story.tick()
+    new = story.lease("a")
+    story.acknowledge(old, "none")
+    story.ledger.not_there(new)
+    story.acknowledge(new, "deleted")
+    assert story.found() == [Kind.LOST]
+
+
 # -- resurrected
+
+
+def test_a_message_deleted_inside_its_lease_that_comes_back_is_resurrected(story: Story) -> None:
+    story.send("a")
+    story.acknowledge(story.lease("a", seconds=3), "deleted")
+    story.tick()
+    story.acknowledge(story.lease("a"), "deleted")
+    assert story.found() == [Kind.RESURRECTED]
 
 
 def test_a_consumed_message_handed_out_again_is_resurrected(story: Story) -> None:
@@ -491,6 +543,14 @@ def test_a_receipt_that_is_stale_inside_its_lease_is_unfenced(story: Story) -> N
     assert story.found() == [Kind.UNFENCED]
 
 
+def test_a_receipt_that_holds_nothing_inside_its_lease_is_unfenced(story: Story) -> None:
+    story.send("a")
+    delivery = story.lease("a")
+    story.ledger.not_held(delivery, story.tick())
+    story.acknowledge(delivery)
+    assert story.found() == [Kind.UNFENCED]
+
+
 def test_more_messages_than_asked_for_and_fewer_ids_than_sent_are_failures(story: Story) -> None:
     send = story.ledger.send("q", ["a", "b"], story.tick())
     story.ledger.stored(send, ["id-a"], story.tick())
@@ -544,7 +604,7 @@ def test_an_answer_that_breaks_off_is_no_answer(answer: bytes) -> None:
         async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
             connection = await Connection.open(*server.sockets[0].getsockname())
             with pytest.raises(Dropped):
-                await connection.request("GET", "/queues/q/messages")
+                await connection.request(Asked("GET", "/queues/q/messages"))
             assert not connection.usable
 
     asyncio.run(run())

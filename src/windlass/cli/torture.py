@@ -7,10 +7,18 @@ import json
 import random
 import shutil
 import tempfile
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+
+class Protocol(StrEnum):
+    """What the clients speak."""
+
+    HTTP = "http"
+    SQS = "sqs"
 
 
 def torture(
@@ -29,6 +37,7 @@ def torture(
     ] = None,
     senders: Annotated[int, typer.Option(min=1, help="Clients that send.")] = 8,
     consumers: Annotated[int, typer.Option(min=4, help="Clients that receive.")] = 12,
+    protocol: Annotated[Protocol, typer.Option(help="What the clients speak.")] = Protocol.HTTP,
     as_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
 ) -> None:
     """Kill a real server with SIGKILL again and again, under load, and check that it keeps its promises.
@@ -41,7 +50,7 @@ def torture(
     from windlass.torture import Plan, Report, Server, Storm, display
 
     plan = Plan(seed=random.randrange(2**32) if seed is None else seed, kills=kills, seconds=seconds,
-                senders=senders, consumers=consumers)  # fmt: skip
+                senders=senders, consumers=consumers, protocol=protocol.value)  # fmt: skip
     console = Console(stderr=True)
     try:
         if data_dir is not None:

@@ -6,10 +6,12 @@ import asyncio
 import random
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
+from windlass.torture.face import Face
+from windlass.torture.http_face import HttpFace
 from windlass.torture.ledger import Ledger
-from windlass.torture.wire import Answer, Connection, Dropped
+from windlass.torture.wire import Answer, Asked, Connection, Dropped
 
 if TYPE_CHECKING:
     from windlass.torture.process import Server
@@ -31,13 +33,16 @@ class Tally(Protocol):
 
 
 class Field:
-    """What all clients share: the server, the ledger, the clock, and whether the storm has calmed down."""
+    """What all clients share: the server and its face, the ledger, the clock, whether the storm is over."""
 
-    def __init__(self, server: Server, ledger: Ledger, tally: Tally, lease: float) -> None:
+    def __init__(
+        self, server: Server, ledger: Ledger, tally: Tally, lease: float, face: Face | None = None
+    ) -> None:
         self.server = server
         self.ledger = ledger
         self.tally = tally
         self.lease = lease
+        self.face = face or HttpFace()
         self.calmed: float = 0.0  # when the last kill was over; 0.0: not yet
         self._began = time.monotonic()
         self._busy: dict[str, float] = {}
@@ -61,20 +66,20 @@ class Field:
     async def create(self, queues: Sequence[str]) -> None:
         client = Client(self, random.Random(0), "")
         for queue in queues:
-            settings = {"name": queue, "lease_seconds": self.lease, "max_deliveries": 1_000}
-            client.expect(await client.ask("POST", "/queues", settings), 201)
+            answer = await client.ask(self.face.create(queue, self.lease))
+            if not self.face.created(answer):
+                client.unearned(answer)
         client.hang_up()
 
     async def count(self, queues: Sequence[str]) -> None:
         """After the drain the server's own counts must say that nothing is there."""
         client = Client(self, random.Random(0), "")
         for queue in queues:
-            answer = await client.ask("GET", f"/queues/{queue}")
-            if not client.expect(answer, 200):
-                continue
-            counts: Any = answer.json()
-            left = {state: counts[state] for state in ("ready", "delayed", "leased", "dead")}
-            if any(left.values()):
+            answer = await client.ask(self.face.count(queue))
+            left = self.face.counted(answer)
+            if left is None:
+                client.unearned(answer)
+            elif any(left.values()):
                 self.ledger.failed(queue, f"drained, and the server still counts {left}")
         client.hang_up()
 
@@ -84,10 +89,10 @@ class Client:
 
     def __init__(self, field: Field, rng: random.Random, queue: str) -> None:
         self.field = field
+        self.face = field.face
         self.ledger = field.ledger
         self.rng = rng
         self.queue = queue
-        self.path = f"/queues/{queue}"
         self._connection: Connection | None = None
         self._generation = 0
         self._used = 0.0
@@ -111,16 +116,7 @@ class Client:
             else:
                 return self._connection
 
-    async def ask(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        *,
-        key: str = "",
-        wait: float = 0,
-        repeatable: bool = False,
-    ) -> Answer:
+    async def ask(self, asked: Asked, *, wait: float = 0, repeatable: bool = False) -> Answer:
         """One request on the connection from `connect()`.
 
         Dropped if the server was killed under it, or if this client hung up itself, as it sometimes does
@@ -131,30 +127,28 @@ class Client:
         patience = self.rng.uniform(0, 0.005) if hasty else PATIENCE + wait
         try:
             async with asyncio.timeout(patience):
-                answer = await connection.request(method, path, body, key=key)
+                answer = await connection.request(asked)
         except Dropped as dropped:
             self._excuse(str(dropped))
             raise
         except TimeoutError:
             if not hasty:
-                self.ledger.failed(self.queue, f"{method} {path}: no answer within {patience:.0f} s")
-            raise Dropped(path) from None
+                self.ledger.failed(self.queue, f"{asked}: no answer within {patience:.0f} s")
+            raise Dropped(str(asked)) from None
         self._used = self.field.now()
         return answer
 
-    async def insist(self, method: str, path: str, body: object = None) -> Answer:
+    async def insist(self, asked: Asked) -> Answer:
         """The same request until it is answered; only for what may safely be repeated."""
         while True:
             try:
-                return await self.ask(method, path, body, repeatable=True)
+                return await self.ask(asked, repeatable=True)
             except Dropped:
                 continue
 
-    def expect(self, answer: Answer, *statuses: int) -> bool:
-        if answer.status in statuses:
-            return True
+    def unearned(self, answer: Answer) -> None:
+        """An answer that none of the storm's requests should get."""
         self.ledger.failed(self.queue, f"answered {answer}")
-        return False
 
     def hang_up(self) -> None:
         if self._connection is not None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Sequence
-from typing import Any
 
-from windlass.torture.client import Client
-from windlass.torture.content import token_of
-from windlass.torture.ledger import Delivery, Received, Take
+from windlass.torture.client import Client, Field
+from windlass.torture.records import Delivery, Take
 from windlass.torture.wire import Answer, Dropped
 
 
@@ -29,23 +28,14 @@ class Consumer(Client):
         self.hang_up()
 
     async def receive(self) -> list[Delivery]:
-        limit = self.rng.choice((None, None, 1, 10, 50))
-        wait = self.rng.choice((0, 0.5))
+        limit = self.rng.choice(self.face.limits)
+        wait = self.rng.choice(self.face.waits)
         lease = self.field.lease if self.lease else None
-        asked = {"lease": lease, "wait": wait or None, "max": limit}
-        asked = {name: value for name, value in asked.items() if value is not None}
+        asked = self.face.receive(self.queue, limit, lease, wait, otherwise=self.rng.random() < 0.5)
         await self.connect()
         take = self.ledger.take(self.queue, limit or 1, lease, self.field.now())
         try:
-            if self.rng.random() < 0.5:
-                query = "&".join(f"{name}={value}" for name, value in asked.items())
-                answer = await self.ask(
-                    "GET", f"{self.path}/messages?{query}", wait=wait, repeatable=self.lease
-                )
-            else:
-                answer = await self.ask(
-                    "POST", f"{self.path}/receive", asked, wait=wait, repeatable=self.lease
-                )
+            answer = await self.ask(asked, wait=wait, repeatable=self.lease)
         except Dropped:
             self._unanswered(take)
             return []
@@ -79,30 +69,32 @@ class Consumer(Client):
         await asyncio.sleep(self.rng.uniform(least, most) * self.field.lease)
 
     async def _acknowledge(self, delivery: Delivery) -> None:
+        asked = self.face.acknowledge(self.queue, delivery.receipt)
         while True:
             self.ledger.acknowledging(delivery)
             try:
-                answer = await self.ask("DELETE", f"{self.path}/receipts/{delivery.receipt}", repeatable=True)
+                answer = await self.ask(asked, repeatable=True)
             except Dropped:
                 continue
-            status = {204: "acknowledged", 409: "stale", 410: "gone"}.get(answer.status, str(answer))
-            self._acknowledged(delivery, status)
+            self._acknowledged(delivery, self.face.acknowledged(answer) or str(answer))
             return
 
     async def _acknowledge_all(self, deliveries: Sequence[Delivery]) -> None:
-        asked = {"acks": [{"receipt": delivery.receipt} for delivery in deliveries]}
+        asked = self.face.acknowledge_all(self.queue, [delivery.receipt for delivery in deliveries])
         while True:
             for delivery in deliveries:
                 self.ledger.acknowledging(delivery)
             try:
-                answer = await self.ask("POST", f"{self.path}/acks", asked, repeatable=True)
+                answer = await self.ask(asked, repeatable=True)
             except Dropped:
                 continue
             break
-        if self.expect(answer, 200):
-            results: Any = answer.json()
-            for delivery, result in zip(deliveries, results["results"], strict=True):
-                self._acknowledged(delivery, result["status"])
+        statuses = self.face.all_acknowledged(answer)
+        if statuses is None:
+            self.unearned(answer)
+            return
+        for delivery, status in zip(deliveries, statuses, strict=True):
+            self._acknowledged(delivery, status)
 
     def _acknowledged(self, delivery: Delivery, status: str) -> None:
         now = self.field.now()
@@ -114,25 +106,39 @@ class Consumer(Client):
                 self.ledger.gone(delivery, now)
             case "stale":
                 self.ledger.stale(delivery, now)
+            case "deleted":
+                self.ledger.deleted(delivery, now)
+                self.field.tally.acknowledged += 1
             case _:
                 self.ledger.failed(self.queue, f"{delivery.token}: acknowledged, and answered {status}")
 
     async def _give_back(self, delivery: Delivery) -> None:
         self.ledger.giving_back(delivery, self.field.now())
-        answer = await self.insist("PATCH", f"{self.path}/receipts/{delivery.receipt}", {"lease": 0})
-        self.expect(answer, 204, 409, 410)
+        answer = await self.insist(self.face.extend(self.queue, delivery.receipt, 0))
+        self._extended(delivery, answer)
 
     async def _extend(self, delivery: Delivery) -> None:
         await self.connect()
         began = self.field.now()
         try:
-            answer = await self.ask(
-                "PATCH", f"{self.path}/receipts/{delivery.receipt}", {"lease": self.field.lease}
-            )
+            answer = await self.ask(self.face.extend(self.queue, delivery.receipt, self.field.lease))
         except Dropped:
             return
-        if self.expect(answer, 200, 409, 410) and answer.status == 200:
+        if self._extended(delivery, answer):
             self.ledger.extended(delivery, began, self.field.lease)
+
+    def _extended(self, delivery: Delivery, answer: Answer) -> bool:
+        """Whether a change of a lease was made; the ledger is told if not."""
+        match self.face.extended(answer):
+            case "extended":
+                return True
+            case "stale":
+                self.ledger.not_held(delivery, self.field.now())
+            case "gone":
+                self.ledger.not_there(delivery)
+            case _:
+                self.unearned(answer)
+        return False
 
     def _unanswered(self, take: Take) -> None:
         self.ledger.unanswered(take, self.field.now())
@@ -141,23 +147,24 @@ class Consumer(Client):
 
     def _answered(self, take: Take, answer: Answer) -> list[Delivery]:
         now = self.field.now()
-        received: list[Received] = []
-        if self.expect(answer, 200, 204) and answer.status == 200:
-            body: Any = answer.json()
-            received = [
-                Received(
-                    token_of(each["content"]), each["id"], each.get("deliveries", 1), each.get("receipt", "")
-                )
-                for each in body.get("messages", [body])
-            ]
+        received = self.face.received(answer)
+        if received is None:
+            self.unearned(answer)
+            received = []
         self.field.tally.received += len(received)
         return self.ledger.answered(take, received, now)
 
 
 class PlainConsumer(Consumer):
-    """Receives without leases: what it is given is gone from the queue."""
+    """Receives without leases: what it is given is gone from the queue.
 
-    lease = False
+    Where there is no such thing, it acknowledges whatever it gets at once.
+    """
+
+    def __init__(self, field: Field, rng: random.Random, queue: str) -> None:
+        super().__init__(field, rng, queue)
+        self.lease = not self.face.plain
 
     async def settle(self, deliveries: list[Delivery]) -> None:
-        """Nothing is left to do."""
+        if self.lease:
+            await self._acknowledge_all(deliveries)

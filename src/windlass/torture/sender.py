@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import random
-from typing import Any
 
 from windlass.torture.client import Client, Field
 from windlass.torture.content import content
-from windlass.torture.ledger import Send
+from windlass.torture.records import Send
 from windlass.torture.wire import Answer, Dropped
 
 GROUPS = 16  # in a queue with groups
@@ -34,29 +33,20 @@ class Sender(Client):
 
     async def _send(self) -> None:
         batch = self.rng.random() < 0.3
-        tokens = [self._token() for _ in range(self.rng.randint(2, 20) if batch else 1)]
-        messages: list[dict[str, Any]] = [{"content": content(each, self._size())} for each in tokens]
-        repeat = self.rng.choice(("key", "dedup_id", "none"))
-        if repeat == "dedup_id":
-            for token, message in zip(tokens, messages, strict=True):
-                message["dedup_id"] = token
-        body = {"messages": messages} if batch else messages[0]
-        key = tokens[0] if repeat == "key" else ""
+        tokens = [self._token() for _ in range(self.rng.randint(2, self.face.batch) if batch else 1)]
+        messages = {each: content(each, self._size()) for each in tokens}
+        way = self.rng.choice(self.face.ways(self.queue))
         group = f"g{self.rng.randrange(GROUPS)}" if self.grouped else ""
-        if group:
-            for message in messages:
-                message["group"] = group
+        asked = self.face.send(self.queue, messages, group, way, batch=batch)
         send: Send | None = None
         while True:
             await self.connect()
             send = send or self.ledger.send(self.queue, tokens, self.field.now(), group)
             try:
-                answer = await self.ask(
-                    "POST", f"{self.path}/messages", body, key=key, repeatable=repeat != "none"
-                )
+                answer = await self.ask(asked, repeatable=way != "none")
             except Dropped:
                 self.field.tally.unanswered_sends += 1
-                if repeat == "none":
+                if way == "none":
                     self.ledger.given_up(send, self.field.now())
                     return
                 self.field.tally.retried_sends += 1
@@ -68,12 +58,12 @@ class Sender(Client):
         now = self.field.now()
         if 400 <= answer.status < 500:
             self.ledger.refused(send, now)
-        if self.expect(answer, 200, 201):
-            stored: Any = answer.json()
-            ids = [each["id"] for each in stored.get("messages", [stored])]
+        ids = self.face.sent(answer)
+        if ids is not None:
             self.ledger.stored(send, ids, now)
             self.field.tally.stored += len(ids)
         else:
+            self.unearned(answer)
             await asyncio.sleep(0.05)  # the server is in trouble, and a flood is no better evidence
 
     def _token(self) -> str:

@@ -3,6 +3,7 @@
 Four queues show four kinds of promise. `leased` is received with leases by many, who acknowledge, give
 back, extend, forget and come late. `grouped` is the same with every message in a group. `ordered` has one
 sender and one plain receiver, so its order is exact. `plain` is sent to and received from by many at once.
+Where the protocol has no plain receives, those of these two acknowledge at once.
 """
 
 from __future__ import annotations
@@ -11,18 +12,21 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 
 from windlass.torture.client import Field
 from windlass.torture.consumer import Consumer, PlainConsumer
-from windlass.torture.ledger import Ledger, Violation
+from windlass.torture.face import Face
+from windlass.torture.http_face import HttpFace
+from windlass.torture.ledger import Ledger
 from windlass.torture.process import Server, ServerEnded
+from windlass.torture.records import Violation
 from windlass.torture.sender import Sender
+from windlass.torture.sqs_face import SqsFace
 
-LEASED, GROUPED, ORDERED, PLAIN = QUEUES = (
-    "torture-leased", "torture-grouped", "torture-ordered", "torture-plain"
-)  # fmt: skip
+FACES: Mapping[str, Face] = {"http": HttpFace(), "sqs": SqsFace()}
+"""By their protocols."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,7 @@ class Plan:
     senders: int = 8
     consumers: int = 12
     lease_seconds: float = 2.0
+    protocol: str = "http"  # one of FACES
     starting: float = 0.2  # the share of kills that hit the server again while it starts
 
 
@@ -90,7 +95,8 @@ class Storm:
         self.report = Report(plan.seed)
         self._progress = progress
         self._rng = random.Random(plan.seed)
-        self._field = Field(server, self.ledger, self.report, plan.lease_seconds)
+        self._face = FACES[plan.protocol]
+        self._field = Field(server, self.ledger, self.report, plan.lease_seconds, self._face)
 
     async def run(self) -> Report:
         """Storm, drain, judge. The report is whole even when the server does not come up again."""
@@ -112,7 +118,7 @@ class Storm:
 
     async def _storm(self) -> None:
         await self._start()
-        await self._field.create(QUEUES)
+        await self._field.create(self._face.queues)
         kills = asyncio.create_task(self._kill_again_and_again())
         kills.add_done_callback(lambda _: self._field.calm())
         tasks = {kills, *(asyncio.create_task(client.run()) for client in self._clients())}
@@ -124,22 +130,23 @@ class Storm:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        await self._field.count(QUEUES)
+        await self._field.count(self._face.queues)
 
     def _clients(self) -> list[Sender | Consumer]:
         def rng() -> random.Random:
             return random.Random(self._rng.random())
 
         # One client is enough where order is exact; the rest take turns.
-        turns = itertools.cycle((LEASED, PLAIN, GROUPED, LEASED))
-        queues = [ORDERED, *itertools.islice(turns, self.plan.senders - 1)]
+        leased, grouped, ordered, plain = self._face.queues
+        turns = itertools.cycle((leased, plain, grouped, leased))
+        queues = [ordered, *itertools.islice(turns, self.plan.senders - 1)]
         clients: list[Sender | Consumer] = [
-            self.sender(self._field, rng(), queue, f"s{number}", queue == GROUPED)
+            self.sender(self._field, rng(), queue, f"s{number}", queue == grouped)
             for number, queue in enumerate(queues)
         ]
-        turns = itertools.cycle((LEASED, PLAIN, GROUPED, LEASED))
-        for queue in (ORDERED, *itertools.islice(turns, self.plan.consumers - 1)):
-            kind = self.plain_consumer if queue in (ORDERED, PLAIN) else self.consumer
+        turns = itertools.cycle((leased, plain, grouped, leased))
+        for queue in (ordered, *itertools.islice(turns, self.plan.consumers - 1)):
+            kind = self.plain_consumer if queue in (ordered, plain) else self.consumer
             clients.append(kind(self._field, rng(), queue))
         return clients
 

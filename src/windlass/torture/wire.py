@@ -15,6 +15,19 @@ class Dropped(Exception):  # noqa: N818 - an event of the storm, not an error
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A request; `body` goes as JSON."""
+
+    method: str
+    path: str
+    body: object = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return " ".join((self.method, self.path, self.headers.get("X-Amz-Target", ""))).rstrip()
+
+
+@dataclass(frozen=True)
 class Answer:
     status: int
     body: bytes
@@ -45,24 +58,25 @@ class Connection:
         reader, writer = await asyncio.open_connection(host, port)
         return cls(host, port, reader, writer)
 
-    async def request(self, method: str, path: str, body: object = None, *, key: str = "") -> Answer:
-        """Send one request, `body` as JSON, and read its answer; `key` is an Idempotency-Key.
+    async def request(self, asked: Asked) -> Answer:
+        """Send one request and read its answer.
 
         Raises Dropped if the connection ends first: the server may have done it or not.
         """
-        content = b"" if body is None else msgspec.json.encode(body)
-        head = [f"{method} {path} HTTP/1.1", f"Host: {self._host}", f"Content-Length: {len(content)}"]
+        content = b"" if asked.body is None else msgspec.json.encode(asked.body)
+        headers = {"Host": self._host, "Content-Length": str(len(content))}
         if content:
-            head.append("Content-Type: application/json")
-        if key:
-            head.append(f"Idempotency-Key: {key}")
+            headers["Content-Type"] = "application/json"
+        headers |= asked.headers
+        head = [f"{asked.method} {asked.path} HTTP/1.1"]
+        head += (f"{name}: {value}" for name, value in headers.items())
         try:
             self._writer.write("\r\n".join([*head, "", ""]).encode() + content)
             await self._writer.drain()
             return await self._answer()
         except (OSError, EOFError) as error:
             self.close()
-            raise Dropped(f"{method} {path}: {error}") from None
+            raise Dropped(f"{asked}: {error}") from None
         except asyncio.CancelledError:
             self.close()
             raise

@@ -9,7 +9,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from weakref import WeakValueDictionary
 
-from windlass.errors import Conflict, Forbidden, Invalid, QueueExists, QueueInUse, QueueNotFound
+from windlass.errors import (
+    Conflict,
+    Forbidden,
+    Invalid,
+    QueueExists,
+    QueueInUse,
+    QueueNotFound,
+    WindlassError,
+)
 from windlass.message import RESERVED, QueueInfo
 from windlass.queues import Queues
 from windlass.queues.rules import check_own
@@ -284,7 +292,11 @@ class QueueActions:
                 "PurgeQueueInProgress",
                 f"Only one PurgeQueue operation on {name} is allowed every {PURGE_EVERY} seconds.",
             )
-        await self._queues.purge(name)
+        try:
+            await self._queues.purge(name)
+        except WindlassError:
+            self._purged.pop(number, None)  # it may be tried again at once
+            raise
         return {}
 
     async def delete(self, call: Call) -> Result:
