@@ -18,6 +18,7 @@ from uvicorn.server import ServerState
 
 from windlass.errors import BadRequest, RequestTimeout, TooLarge, WindlassError
 from windlass.server import problems
+from windlass.server.joined import Joined
 from windlass.server.lane import Answer, Request, head_of
 
 if TYPE_CHECKING:
@@ -35,38 +36,6 @@ MAX_SHORT = 256 * 1024
 
 _HOT = (b"/queues/", b"/products/", b"/runners/", b"/jobs")
 """How the paths of hot routes begin; those of SQS are / and, of a queue, an account's number and a name."""
-
-
-class Joined:
-    """A transport that keeps back a response's head until something follows it."""
-
-    __slots__ = ("_head", "_transport", "_write")
-
-    def __init__(self, transport: asyncio.Transport) -> None:
-        self._transport = transport
-        self._write = transport.write
-        self._head = b""
-
-    def write(self, data: bytes) -> None:
-        if self._head:
-            self._write(self._head + data)
-            self._head = b""
-        elif data.startswith(b"HTTP/1.1 ") and not data.startswith(b"HTTP/1.1 100"):
-            self._head = data
-        elif data:
-            self._write(data)
-
-    def flush(self) -> None:
-        if self._head:
-            self._write(self._head)
-            self._head = b""
-
-    def close(self) -> None:
-        self.flush()
-        self._transport.close()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
 
 
 class Cycle:
