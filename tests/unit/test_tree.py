@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 HOSTS = re.compile(
     r"[a-z0-9-]+|(?:127|10)\.\d+\.\d+\.\d+|0\.0\.0\.0|192\.0\.2\.\d+"
     r"|(?:[a-z0-9-]+\.)*example(?:\.(?:com|org|net))?|(?:[a-z0-9-]+\.)+(?:test|internal|invalid)"
-    r"|www\.w3\.org|www\.rfc-editor\.org|json-schema\.org|keepachangelog\.com|semver\.org|queue\.amazonaws\.com"
+    r"|www\.w3\.org|www\.rfc-editor\.org|json-schema\.org|keepachangelog\.com|semver\.org|(?:queue|example)\.amazonaws\.com"
 )
 URL = re.compile(r"\b(?:https?|wss?|git|ssh|ftp)://(?:[^\s/@\"'`]+@)?([A-Za-z0-9.-]*[A-Za-z0-9])")
 BARE_HOST = re.compile(r"(?<![\w.@-])((?:[a-z0-9-]+\.)+(?:org|com|net))\b(?!\()")
