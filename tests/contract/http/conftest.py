@@ -8,9 +8,15 @@ import pytest
 from tests.contract.http.served import Served
 
 
-@pytest.fixture(params=["asgi", "protocol", pytest.param("redis", marks=pytest.mark.storm)], scope="module")
+ROADS = ("protocol", *(pytest.param(road, marks=pytest.mark.storm) for road in ("asgi", "redis")))
+
+
+@pytest.fixture(params=ROADS, scope="module")
 def road(request: pytest.FixtureRequest) -> str:
-    """How requests reach the server, and where its store is: all roads keep the same promises."""
+    """How requests reach the server, and where its store is: all roads keep the same promises.
+
+    On each commit they take the road that people's requests take, the others in the storm's step.
+    """
     return str(request.param)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.bench import Bench
+from tests.contract.http.conftest import ROADS
 from tests.contract.http.served import Served
 from tests.contract.sqs.face import Face
 from tests.contract.sqs.wire import Wire
@@ -17,9 +18,7 @@ def sqs(bench: Bench) -> Face:
     return Face(bench)
 
 
-@pytest.fixture(
-    params=["protocol", *(pytest.param(road, marks=pytest.mark.storm) for road in ("asgi", "redis"))]
-)
+@pytest.fixture(params=ROADS)
 def api(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
     with Served(tmp_path / "data", road=request.param) as served:
         yield served
