@@ -7,7 +7,6 @@ import pytest
 
 from tests.contract.http.served import Served
 
-
 ROADS = ("protocol", *(pytest.param(road, marks=pytest.mark.storm) for road in ("asgi", "redis")))
 
 
