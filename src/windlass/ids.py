@@ -101,7 +101,7 @@ class Ids:
         """The same id as a UUID, for clients that insist on one: queue, number, 5 bytes of MAC."""
         if self._spread:
             number &= _PLACE
-        text = f"{queue:08x}{number:014x}{self._mac(queue, number)[:_SHORT_MAC].hex()}"
+        text = (queue.to_bytes(4) + number.to_bytes(7) + self._mac(queue, number)[:_SHORT_MAC]).hex()
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
     def _parse_uuid(self, text: str) -> tuple[int, int] | None:

@@ -28,6 +28,9 @@ def check_entries(entries: Sequence[Entry]) -> None:
             "TooManyEntriesInBatchRequest",
             f"Maximum number of entries per request are {MOST}. You have sent {len(entries)}.",
         )
+    ids = [entry.id for entry in entries]
+    if len(set(ids)) == len(ids) and all(map(_ID.match, ids)):
+        return
     seen: set[str] = set()
     for entry in entries:
         if not _ID.match(entry.id):

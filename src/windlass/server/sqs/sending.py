@@ -35,7 +35,7 @@ class Outgoing(msgspec.Struct, gc=False):
     options: Options | None
     size: int
     answer: Result
-    """MD5s."""
+    """MD5s, and in a batch the entry's Id."""
 
 
 class Sending:
@@ -90,7 +90,7 @@ class Sending:
         return finish(await sent)
 
     def _send_batch(self, call: Call, known: Known) -> Begun:
-        good: list[tuple[str, Outgoing]] = []
+        outgoings: list[Outgoing] = []
         bad: list[Result] = []
         size = 0
         for entry in call.body.entries:
@@ -100,23 +100,22 @@ class Sending:
                 bad.append(failed(entry.id, error))
                 size += _size(entry)
             else:
-                good.append((entry.id, one))
+                one.answer["Id"] = entry.id
+                outgoings.append(one)
                 size += one.size
         if size > MAX_SIZE:
             raise SqsError(
                 "BatchRequestTooLong",
                 f"Batch requests cannot be longer than {MAX_SIZE} bytes. You have sent {size} bytes.",
             )
-        outgoings = [one for _, one in good]
 
         def finish(sent: Sent | None) -> Result:
-            done: list[Result] = []
-            for (entry_id, one), number in zip(good, sent.numbers if sent is not None else (), strict=True):
-                assert sent is not None
-                done.append({"Id": entry_id, **self._answer(one.answer, known, sent.queue, number)})
-            return {"Successful": done, "Failed": bad}
+            if sent is not None:
+                for one, number in zip(outgoings, sent.numbers, strict=True):
+                    self._answer(one.answer, known, sent.queue, number)
+            return {"Successful": [one.answer for one in outgoings], "Failed": bad}
 
-        if not good:
+        if not outgoings:
             nothing: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
             nothing.set_result(None)
             return nothing, finish
@@ -156,7 +155,10 @@ def outgoing(body: SendMessage | SendEntry, known: Known) -> Outgoing:
         )
     raw = text.encode()
     size = len(raw)
+    content = _encode(text)
     answer: Result = {"MD5OfMessageBody": md5(raw, usedforsecurity=False).hexdigest()}
+    if _is_plain(body, known) and size <= known.most and len(content) <= known.most_text:
+        return Outgoing(content, None, size, answer)
     headers: message_attributes.Headers = {}
     if body.message_attributes:
         size += message_attributes.check(body.message_attributes)
@@ -169,7 +171,6 @@ def outgoing(body: SendMessage | SendEntry, known: Known) -> Outgoing:
                 raise _too_long(known)
             headers[message_attributes.TRACE] = trace
             answer["MD5OfMessageSystemAttributes"] = message_attributes.md5(body.message_system_attributes)
-    content = _encode(text)
     if size > known.most or len(content) > known.most_text:
         raise _too_long(known)
     delay = known.delay
@@ -192,6 +193,18 @@ def _too_long(known: Known) -> SqsError:
     return SqsError(
         "InvalidParameterValue",
         f"One or more parameters are invalid. Reason: Message must be shorter than {known.most} bytes.",
+    )
+
+
+def _is_plain(body: SendMessage | SendEntry, known: Known) -> bool:
+    """Whether there is nothing to a message but its body, as with most: nothing else has to be looked at."""
+    return (
+        body.message_attributes is None
+        and body.delay_seconds is None
+        and body.message_group_id is None
+        and body.message_deduplication_id is None
+        and body.message_system_attributes is None
+        and not (known.fifo or known.delay)
     )
 
 
