@@ -154,7 +154,7 @@ def descendants(process: int) -> list[str]:
         with suppress(OSError):
             stat = Path(f"/proc/{child}/stat").read_text()
             found += re.findall(r"\((.*)\) [^Z]", stat)
-        found += descendants(child)
+            found += descendants(child)  # unless it has ended since
     return sorted(found)
 
 
