@@ -15,7 +15,7 @@ import re
 import secrets
 import time
 from base64 import urlsafe_b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from hmac import digest
@@ -170,7 +170,7 @@ class Door:
         method: str,
         path: bytes,
         query: bytes,
-        headers: Iterable[tuple[bytes, bytes]],
+        headers: Sequence[tuple[bytes, bytes]],
         body: bytes,
         scope: Mapping[str, Any],
     ) -> Principal:
@@ -180,7 +180,6 @@ class Door:
         a signature is not looked at. Raises Unauthenticated, ForeignOrigin; SqsError for a signature that is
         not good, and of these sigv4.AccessKeyUnknown for a key that another server may know.
         """
-        headers = list(headers)
         known = dict(headers)
         if self.open or known.get(b"authorization", b"")[:7].lower() == BEARER:
             return self.enter(known, scope)

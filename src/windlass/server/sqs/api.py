@@ -66,8 +66,6 @@ class SqsApi:
     """The actions, bound to the queues, and the door in front of them."""
 
     def __init__(self, queues: Queues, door: Door) -> None:
-        self._store = queues.store
-        self._clock = queues.clock
         self._door = door
         knowledge = Knowledge(queues.store)
         self._hot: dict[str, Hot] = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from time import monotonic
 
 import msgspec
@@ -10,12 +11,14 @@ import msgspec
 from windlass.errors import QueueNotFound
 from windlass.message import QueueInfo
 from windlass.server.sqs.attributes import maximum_size
+from windlass.server.sqs.call import Begun, Call, Result, as_it_is
 from windlass.server.sqs.names import FIFO
 from windlass.store import Store
 
 KNOWN_FOR = 1.0
 """Seconds after which a queue is looked at anew: what another server changed counts here no later."""
 _MOST = 10_000
+_PAGE = 1_000
 
 
 class Known(msgspec.Struct, frozen=True, gc=False):
@@ -71,6 +74,18 @@ async def info_of(store: Store, name: str) -> QueueInfo:
     return await store.queue(name)
 
 
+async def queues_of(store: Store) -> AsyncIterator[QueueInfo]:
+    """All queues, by name, a page at a time."""
+    after = ""
+    while True:
+        page = await store.queues("", after, _PAGE)
+        for info in page:
+            yield info
+        if len(page) < _PAGE:
+            return
+        after = page[-1].name
+
+
 class Knowledge:
     """The queues that were looked at lately."""
 
@@ -87,6 +102,17 @@ class Knowledge:
         if known is None or known.number != number or known.until < monotonic():
             return None
         return known
+
+    def begin(self, call: Call, action: Callable[[Call, Known], Begun]) -> Begun:
+        """Begin a hot action that has to know its queue: at once where that is known, else behind a look."""
+        known = self.of(call.queue)
+        if known is None:
+            return asyncio.ensure_future(self._look_and_do(call, action)), as_it_is
+        return action(call, known)
+
+    async def _look_and_do(self, call: Call, action: Callable[[Call, Known], Begun]) -> Result:
+        future, finish = action(call, await self.look(call.queue))
+        return finish(await future)
 
     async def look(self, name: str) -> Known:
         """Raises QueueNotFound, StoreUnavailable."""

@@ -15,14 +15,13 @@ from windlass.queues.rules import check_own
 from windlass.server.auth import ADMIN, SEND
 from windlass.server.sqs.call import Call, Result, Slow
 from windlass.server.sqs.errors import SqsError, invalid
-from windlass.server.sqs.known import info_of
+from windlass.server.sqs.known import info_of, queues_of
 from windlass.server.sqs.move_tasks import CANCELLING, FAILED, RUNNING, Running, Task
 from windlass.server.sqs.moving import TURN, Moving
 from windlass.server.sqs.names import FIFO, arn_of, name_of_arn
 
 MAX_RATE = 500
 MAX_RESULTS = 10
-_PAGE = 1_000
 _SIGNED = "sqs move task "
 
 
@@ -144,14 +143,10 @@ class Moves:
 
     async def _is_dead_letter(self, name: str) -> bool:
         """Whether any queue names this one as its dead-letter queue."""
-        after = ""
-        while True:
-            page = await self._store.queues("", after, _PAGE)
-            if any(info.settings.dead_letter == name for info in page):
+        async for info in queues_of(self._store):
+            if info.settings.dead_letter == name:
                 return True
-            if len(page) < _PAGE:
-                return False
-            after = page[-1].name
+        return False
 
     def _entry(self, source: str, task: Task) -> Result:
         entry: Result = {

@@ -57,9 +57,9 @@ class Receiving:
 
     def receive(self, call: Call) -> Begun:
         call.request.principal.demand(RECEIVE, call.queue)
-        known = self._knowledge.of(call.queue)
-        if known is None:
-            return asyncio.ensure_future(self._look_and_receive(call)), as_it_is
+        return self._knowledge.begin(call, self._begin)
+
+    def _begin(self, call: Call, known: Known) -> Begun:
         body: ReceiveMessage = call.body
         limit, lease, wait = _wanted(body, known)
         names = (body.attribute_names or []) + (body.message_system_attribute_names or [])
@@ -72,12 +72,6 @@ class Receiving:
             ), as_it_is
         received = self._receive(call, limit, lease, wait)
         return asyncio.ensure_future(received), partial(self._answer, body, known, system, {}, lease)
-
-    async def _look_and_receive(self, call: Call) -> Result:
-        await self._knowledge.look(call.queue)
-        received, finish = self.receive(call)
-        result: Result = finish(await received)
-        return result
 
     def _receive(self, call: Call, limit: int, lease: int, wait: float) -> Awaitable[list[Message]]:
         request = call.request

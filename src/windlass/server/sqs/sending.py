@@ -17,7 +17,7 @@ from windlass.server.auth import SEND
 from windlass.server.sqs import message_attributes
 from windlass.server.sqs.attributes import MAX_SIZE
 from windlass.server.sqs.batches import check_entries, failed
-from windlass.server.sqs.call import Begun, Call, Hot, Result, as_it_is
+from windlass.server.sqs.call import Begun, Call, Hot, Result
 from windlass.server.sqs.errors import XML_CANNOT, SqsError, invalid, missing
 from windlass.server.sqs.known import Knowledge, Known
 from windlass.server.sqs.requests import SendEntry, SendMessage
@@ -51,14 +51,7 @@ class Sending:
 
     def send(self, call: Call) -> Begun:
         call.request.principal.demand(SEND, call.queue)
-        known = self._knowledge.of(call.queue)
-        if known is None:
-            return asyncio.ensure_future(self._look_and_send(call)), as_it_is
-        return self._send(call, known)
-
-    async def _look_and_send(self, call: Call) -> Result:
-        sent, finish = self._send(call, await self._knowledge.look(call.queue))
-        return finish(await sent)
+        return self._knowledge.begin(call, self._send)
 
     def _send(self, call: Call, known: Known) -> Begun:
         one = outgoing(call.body, known)
@@ -80,14 +73,7 @@ class Sending:
     def send_batch(self, call: Call) -> Begun:
         call.request.principal.demand(SEND, call.queue)
         check_entries(call.body.entries)
-        known = self._knowledge.of(call.queue)
-        if known is None:
-            return asyncio.ensure_future(self._look_and_send_batch(call)), as_it_is
-        return self._send_batch(call, known)
-
-    async def _look_and_send_batch(self, call: Call) -> Result:
-        sent, finish = self._send_batch(call, await self._knowledge.look(call.queue))
-        return finish(await sent)
+        return self._knowledge.begin(call, self._send_batch)
 
     def _send_batch(self, call: Call, known: Known) -> Begun:
         outgoings: list[Outgoing] = []
