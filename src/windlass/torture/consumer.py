@@ -25,7 +25,6 @@ class Consumer(Client):
                 self.field.busy(self.queue)  # what took longer than its lease comes back
             else:
                 await asyncio.sleep(0.01)
-        self.hang_up()
 
     async def receive(self) -> list[Delivery]:
         limit = self.rng.choice(self.face.limits)

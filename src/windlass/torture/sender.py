@@ -29,7 +29,6 @@ class Sender(Client):
                 await asyncio.sleep(0.01)
                 continue
             await self._send()
-        self.hang_up()
 
     async def _send(self) -> None:
         batch = self.rng.random() < 0.3

@@ -121,7 +121,8 @@ class Storm:
         await self._field.create(self._face.queues)
         kills = asyncio.create_task(self._kill_again_and_again())
         kills.add_done_callback(lambda _: self._field.calm())
-        tasks = {kills, *(asyncio.create_task(client.run()) for client in self._clients())}
+        clients = self._clients()
+        tasks = {kills, *(asyncio.create_task(client.run()) for client in clients)}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
@@ -130,6 +131,8 @@ class Storm:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
+            for client in clients:
+                client.hang_up()
         await self._field.count(self._face.queues)
 
     def _clients(self) -> list[Sender | Consumer]:
