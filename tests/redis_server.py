@@ -99,9 +99,7 @@ class RedisServer:
     def client(self, again: int = 0) -> redis.Redis:
         """A patient client of the test's own, which asks so often `again` if its connection breaks; close it."""
         retry = Retry(ConstantBackoff(0.1), again, supported_errors=(redis.ConnectionError,))
-        return redis.from_url(
-            self.url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, retry=retry
-        )
+        return redis.from_url(self.url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, retry=retry)
 
     # --- life -------------------------------------------------------------------------------------
 

@@ -147,6 +147,10 @@ class FaultStorm(Storm):
         self.ledger = self._field.ledger = LateLedger()
         self._harm = harm
 
+    def told(self, code: str) -> int:
+        """How often clients were told of a fault by this code; SQS has one for all of them."""
+        return self.fleet.excused[code if self.plan.protocol == "http" else "ServiceUnavailable"]
+
     async def more(self, amount: int) -> None:
         """Until so many more messages are stored."""
         wanted = self.report.stored + amount

@@ -8,11 +8,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from tests.harness import ServerProcess, until
 from tests.storm.disk import Disk
+from tests.storm.faces import Face, over_both
 from tests.storm.talk import (
     assert_problem,
     assert_refuses,
@@ -22,7 +22,6 @@ from tests.storm.talk import (
     on_disk,
     peek_all,
     receive_all,
-    send,
     send_all,
     sqs,
 )
@@ -37,66 +36,37 @@ def disk(tmp_path: Path) -> Disk:
     return disk
 
 
-def test_a_full_disk_fails_the_request_and_loses_nothing(disk: Disk) -> None:
-    """Planted: an answer before the commit; a writer thread that ends with its first SQLITE_FULL."""
+@over_both
+def test_a_full_disk_fails_the_request_and_loses_nothing(disk: Disk, over: type[Face]) -> None:
+    """Planted: an answer before the commit; a writer thread that ends with its first SQLITE_FULL; over SQS a
+    batch that says Successful or Failed of what is unavailable.
+    """
     with on_disk(disk) as server, client(server) as http:
-        create(http)
-        stored = [f"{number} {'x' * 2_000}" for number in range(50)]
-        send_all(http, stored)
-        disk.control.room = 200_000
-        for number in range(50, 1_000):
-            content = f"{number} {'x' * 2_000}"
-            answer = send(http, content)
-            if answer.status_code != 201:
-                break
-            stored.append(content)
-        assert_problem(answer, 503, "store_full")
-        assert int(answer.headers["retry-after"]) >= 1
-        batch = {"messages": [{"content": f"batch {number} {'x' * 2_000}"} for number in range(20)]}
-        assert_problem(http.post("/queues/q/messages", json=batch), 503, "store_full")
-        assert http.get("/health").json()["live"] is True
-        assert peek_all(http) == stored
-
-        disk.control.room = -1
-        until(lambda: send(http, "after").status_code == 201, what="a send on the disk with room again")
-        server.kill()
-        server.start()
-        received = receive_all(http)
-        assert received[: len(stored)] == stored
-        assert set(received[len(stored) :]) == {"after"}
-
-
-def test_a_full_disk_fails_the_request_over_sqs_and_loses_nothing(disk: Disk) -> None:
-    """Planted: an answer before the commit; a batch that says Successful or Failed of what is unavailable."""
-    with on_disk(disk) as server, client(server) as http:
-        assert sqs(http, "CreateQueue", QueueName="q").status_code == 200
-
-        def send_one(body: str) -> httpx.Response:
-            return sqs(http, "SendMessage", QueueUrl="q", MessageBody=body)
-
+        queue = over(http)
+        queue.create()
         stored: list[str] = []
         disk.control.room = 200_000
         for number in range(1_000):
-            body = f"{number} {'x' * 2_000}"
-            answer = send_one(body)
-            if answer.status_code != 200:
+            content = f"{number} {'x' * 2_000}"
+            answer = queue.send(content)
+            if answer.status_code != queue.good:
                 break
-            stored.append(body)
-        assert_unavailable(answer)
-        entries = [{"Id": str(number), "MessageBody": f"batch {'x' * 20_000}"} for number in range(10)]
-        assert_unavailable(sqs(http, "SendMessageBatch", QueueUrl="q", Entries=entries))
+            stored.append(content)
+        queue.assert_refused(answer, "store_full")
+        queue.assert_refused(queue.send_batch([f"batch {'x' * 20_000}"] * 10), "store_full")
         form = {"Action": "SendMessage", "QueueUrl": "q", "MessageBody": "x" * 20_000}
         answer = http.post("/", data=form)
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1
         assert "<Code>ServiceUnavailable</Code>" in answer.text
         assert http.get("/health").json()["live"] is True
+        assert peek_all(http) == stored
 
         disk.control.room = -1
-        until(lambda: send_one("after").status_code == 200, what="a send on the disk with room again")
+        until(lambda: queue.send("after").status_code == queue.good, what="a send where there is room again")
         server.kill()
         server.start()
-        received = receive_all(http)
+        received = queue.receive_all()
         assert received[: len(stored)] == stored
         assert set(received[len(stored) :]) == {"after"}
 
@@ -154,8 +124,9 @@ def test_a_start_on_a_full_disk_is_refused_and_loses_nothing(disk: Disk) -> None
         assert receive_all(http) == ["a"]
 
 
+@over_both
 @pytest.mark.parametrize("fault", ["sync_errno", "write_errno"])
-def test_a_failing_disk_fails_the_request_and_loses_nothing(disk: Disk, fault: str) -> None:
+def test_a_failing_disk_fails_the_request_and_loses_nothing(disk: Disk, over: type[Face], fault: str) -> None:
     """EIO from fsync and from write; then the power goes, for a failed fsync forgets what it should keep.
 
     Planted: a 201 for a send whose commit failed; a retry of the fsync alone, which reports success.
@@ -163,67 +134,77 @@ def test_a_failing_disk_fails_the_request_and_loses_nothing(disk: Disk, fault: s
     seed = random.randrange(2**32)
     print(f"seed {seed}")
     with on_disk(disk) as server, client(server) as http:
-        create(http)
+        queue = over(http)
+        queue.create()
         before = [f"before {number}" for number in range(20)]
-        send_all(http, before)
+        queue.send_all(before)
         setattr(disk.control, fault, errno.EIO)
         for number in range(5):
-            assert_problem(send(http, f"during {number}"), 503, "store_unavailable")
+            queue.assert_refused(queue.send(f"during {number}"))
         assert http.get("/health").json()["live"] is True
         assert peek_all(http)[:20] == before
 
         setattr(disk.control, fault, 0)
-        until(lambda: send(http, "after").status_code == 201, what="a send on the disk that works again")
+        until(
+            lambda: queue.send("after").status_code == queue.good, what="a send on the disk that works again"
+        )
         after = [f"later {number}" for number in range(20)]
-        send_all(http, after)
+        queue.send_all(after)
         server.kill()
         disk.cut(random.Random(seed))
         disk.snapshot()
         server.start()
-        received = receive_all(http)
+        received = queue.receive_all()
         assert received[:20] == before
         assert received[-21:] == ["after", *after]
         # A send that was answered 503 should not be there, and at most is.
         assert set(received[20:-21]) <= {f"during {number}" for number in range(5)} | {"after"}
 
 
-def test_a_disk_that_fails_under_load_can_be_started_on_again(disk: Disk) -> None:
+@over_both
+def test_a_disk_that_fails_under_load_can_be_started_on_again(disk: Disk, over: type[Face]) -> None:
     """Commits of many sizes fail and leave their frames in the log, one over the other; then the server dies.
 
     Planted: a start that takes what is behind the last whole commit for damage; one that reads on into it.
     """
     with on_disk(disk) as server, client(server) as http:
-        create(http)
-        send_all(http, ["before"])
+        queue = over(http)
+        queue.create()
+        queue.send_all(["before"])
         disk.control.sync_errno = errno.EIO
 
-        def fail(messages: int) -> int:
-            batch = {"messages": [{"content": f"during {'x' * 1_000}"}] * messages}
-            return http.post("/queues/q/messages", json=batch).status_code
+        def fail(size: int) -> int:
+            return queue.send_batch(["x" * 50 * size] * (1 + size % 10)).status_code
 
         with ThreadPoolExecutor(8) as pool:
             assert set(pool.map(fail, range(1, 200, 7))) == {503}
-        assert {fail(messages) for messages in (400, 300, 200, 100, 50, 20, 1)} == {503}
+        assert {fail(size) for size in (400, 300, 200, 100, 50, 20, 1)} == {503}
         server.kill()
         disk.control.sync_errno = 0
         server.start()
         assert peek_all(http)[0] == "before"
-        send_all(http, ["after"])
-        assert receive_all(http)[-1] == "after"
+        queue.send_all(["after"])
+        assert queue.receive_all()[-1] == "after"
 
 
-def test_a_directory_that_turns_read_only_fails_the_request(disk: Disk) -> None:
+@over_both
+def test_a_directory_that_turns_read_only_fails_the_request(disk: Disk, over: type[Face]) -> None:
     """As a file system does that has seen an error. Planted: a reader that needs to write."""
     with on_disk(disk) as server, client(server) as http:
-        create(http)
-        send_all(http, ["a", "b"])
+        queue = over(http)
+        queue.create()
+        queue.send_all(["a", "b"])
         disk.control.read_only = 1
-        assert_problem(send(http, "c"), 503, "store_unavailable")
+        queue.assert_refused(queue.send("c"))
+        queue.assert_refused(queue.receive())
         assert_problem(http.get("/queues/q/messages"), 503, "store_unavailable")
         assert peek_all(http) == ["a", "b"]
         disk.control.read_only = 0
-        until(lambda: send(http, "d").status_code == 201, what="a send on the disk that can be written again")
-        assert receive_all(http)[:2] == ["a", "b"]
+        until(
+            lambda: queue.send("d").status_code == queue.good,
+            what="a send on a disk that can be written again",
+        )
+        assert queue.receive_all()[:2] == ["a", "b"]
 
 
 @pytest.mark.parametrize("fresh", [True, False])

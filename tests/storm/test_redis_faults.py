@@ -45,10 +45,15 @@ def fleet(folder: Path, url: str, *arguments: str, number: int = 2) -> Fleet:
     return Fleet(folder, "--store", url, *arguments, environments=[PLAIN] * number)
 
 
+def over(*, http: int, sqs: int) -> pytest.MarkDecorator:
+    """The storm over both protocols, so many rounds over each."""
+    return pytest.mark.parametrize(("protocol", "rounds"), [("http", http), ("sqs", sqs)])
+
+
 # --- one Redis --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("protocol", "rounds"), [("http", 12), ("sqs", 5)])
+@over(http=12, sqs=5)
 def test_redis_killed_and_started_again(
     tmp_path: Path, redis: RedisServer, protocol: str, rounds: int
 ) -> None:
@@ -62,17 +67,19 @@ def test_redis_killed_and_started_again(
     storm(fleet(tmp_path, redis.url), harm, rounds, protocol)
 
 
-def test_redis_paused(tmp_path: Path, redis: RedisServer) -> None:
+@over(http=2, sqs=1)
+def test_redis_paused(tmp_path: Path, redis: RedisServer, protocol: str, rounds: int) -> None:
     """CLIENT PAUSE, for longer than a server waits. Planted: commands sent again after a time-out."""
 
     async def harm(storm: FaultStorm) -> None:
         await asyncio.to_thread(redis.pause, PAUSE)
         await storm.felt()
 
-    assert storm(fleet(tmp_path, redis.url), harm, 2).fleet.excused["outcome_unknown"] > 0
+    assert storm(fleet(tmp_path, redis.url), harm, rounds, protocol).told("outcome_unknown") > 0
 
 
-def test_redis_stopped_by_a_signal(tmp_path: Path, redis: RedisServer) -> None:
+@over(http=3, sqs=2)
+def test_redis_stopped_by_a_signal(tmp_path: Path, redis: RedisServer, protocol: str, rounds: int) -> None:
     """SIGSTOP, for longer than a server waits. Planted: commands sent again after a time-out."""
 
     async def harm(storm: FaultStorm) -> None:
@@ -80,10 +87,11 @@ def test_redis_stopped_by_a_signal(tmp_path: Path, redis: RedisServer) -> None:
         await storm.felt(storm.rng.randint(1, 8))
         redis.resume()
 
-    assert storm(fleet(tmp_path, redis.url), harm, 3).fleet.excused["outcome_unknown"] > 0
+    assert storm(fleet(tmp_path, redis.url), harm, rounds, protocol).told("outcome_unknown") > 0
 
 
-def test_redis_full(tmp_path: Path, redis: RedisServer) -> None:
+@over(http=8, sqs=3)
+def test_redis_full(tmp_path: Path, redis: RedisServer, protocol: str, rounds: int) -> None:
     """What takes room is refused meanwhile. Planted: sends that may go over the limit."""
 
     async def harm(storm: FaultStorm) -> None:
@@ -91,7 +99,7 @@ def test_redis_full(tmp_path: Path, redis: RedisServer) -> None:
         await storm.felt(storm.rng.randint(1, 50))
         await asyncio.to_thread(redis.limit_memory, 0)
 
-    assert storm(fleet(tmp_path, redis.url), harm, 8).fleet.excused["store_full"] > 0
+    assert storm(fleet(tmp_path, redis.url), harm, rounds, protocol).told("store_full") > 0
 
 
 def test_what_is_full_is_emptied_and_goes_on(tmp_path: Path, redis: RedisServer) -> None:
@@ -114,7 +122,10 @@ def test_what_is_full_is_emptied_and_goes_on(tmp_path: Path, redis: RedisServer)
         assert [int(each["content"].split()[0]) for each in taken] + left == sent
 
 
-def test_scripts_and_functions_flushed(tmp_path: Path, redis: RedisServer) -> None:
+@over(http=8, sqs=3)
+def test_scripts_and_functions_flushed(
+    tmp_path: Path, redis: RedisServer, protocol: str, rounds: int
+) -> None:
     """No client notices. Planted: functions that are loaded at the start only."""
 
     async def harm(storm: FaultStorm) -> None:
@@ -122,16 +133,14 @@ def test_scripts_and_functions_flushed(tmp_path: Path, redis: RedisServer) -> No
             await asyncio.to_thread(redis.forget_scripts)
             await storm.more(20)
 
-    assert not storm(fleet(tmp_path, redis.url), harm, 8).fleet.excused
+    assert not storm(fleet(tmp_path, redis.url), harm, rounds, protocol).fleet.excused
 
 
 # --- the wire ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("protocol", "rounds", "told"), [("http", 25, "outcome_unknown"), ("sqs", 10, "ServiceUnavailable")]
-)
-def test_replies_cut_off(tmp_path: Path, proxy: FaultProxy, protocol: str, rounds: int, told: str) -> None:
+@over(http=25, sqs=10)
+def test_replies_cut_off(tmp_path: Path, proxy: FaultProxy, protocol: str, rounds: int) -> None:
     """In the middle, or before their first byte. Planted: what has no reply is sent again."""
 
     async def harm(storm: FaultStorm) -> None:
@@ -139,10 +148,11 @@ def test_replies_cut_off(tmp_path: Path, proxy: FaultProxy, protocol: str, round
         proxy.cut_in_reply(storm.rng.randint(1, 60), at)
         await asyncio.to_thread(proxy.happened.wait, 60)
 
-    assert storm(fleet(tmp_path, proxy.url), harm, rounds, protocol).fleet.excused[told] > 0
+    assert storm(fleet(tmp_path, proxy.url), harm, rounds, protocol).told("outcome_unknown") > 0
 
 
-def test_a_wire_that_stalls(tmp_path: Path, proxy: FaultProxy) -> None:
+@over(http=3, sqs=2)
+def test_a_wire_that_stalls(tmp_path: Path, proxy: FaultProxy, protocol: str, rounds: int) -> None:
     """Commands are stuck on their way. Planted: what timed out is sent again."""
 
     async def harm(storm: FaultStorm) -> None:
@@ -150,10 +160,11 @@ def test_a_wire_that_stalls(tmp_path: Path, proxy: FaultProxy) -> None:
         await storm.felt(storm.rng.randint(1, 8))
         proxy.heal()
 
-    assert storm(fleet(tmp_path, proxy.url), harm, 3).fleet.excused["outcome_unknown"] > 0
+    assert storm(fleet(tmp_path, proxy.url), harm, rounds, protocol).told("outcome_unknown") > 0
 
 
-def test_a_slow_wire(tmp_path: Path, proxy: FaultProxy) -> None:
+@over(http=4, sqs=2)
+def test_a_slow_wire(tmp_path: Path, proxy: FaultProxy, protocol: str, rounds: int) -> None:
     """Slow is no fault: no client notices. Planted: a time-out of 0.2 s."""
 
     async def harm(storm: FaultStorm) -> None:
@@ -161,10 +172,11 @@ def test_a_slow_wire(tmp_path: Path, proxy: FaultProxy) -> None:
         await storm.more(30)
         proxy.heal()
 
-    assert not storm(fleet(tmp_path, proxy.url), harm, 4).fleet.excused
+    assert not storm(fleet(tmp_path, proxy.url), harm, rounds, protocol).fleet.excused
 
 
-def test_a_wire_that_refuses(tmp_path: Path, proxy: FaultProxy) -> None:
+@over(http=10, sqs=4)
+def test_a_wire_that_refuses(tmp_path: Path, proxy: FaultProxy, protocol: str, rounds: int) -> None:
     """Planted: a batcher that ends with its connection."""
 
     async def harm(storm: FaultStorm) -> None:
@@ -172,7 +184,7 @@ def test_a_wire_that_refuses(tmp_path: Path, proxy: FaultProxy) -> None:
         await storm.felt(storm.rng.randint(1, 50))
         proxy.heal()
 
-    storm(fleet(tmp_path, proxy.url), harm, 10)
+    storm(fleet(tmp_path, proxy.url), harm, rounds, protocol)
 
 
 @pytest.mark.parametrize("lost", ["notifications", "the connection"])
@@ -206,7 +218,10 @@ def test_a_long_poll_whose_notification_is_lost(tmp_path: Path, redis: RedisServ
 
 
 @pytest.mark.parametrize("made", [RedisServer, ValkeyServer])
-def test_a_replica_promoted_by_hand(tmp_path: Path, made: type[RedisServer]) -> None:
+@over(http=4, sqs=2)
+def test_a_replica_promoted_by_hand(
+    tmp_path: Path, made: type[RedisServer], protocol: str, rounds: int
+) -> None:
     """It heard nothing for a while, and `replicated` answered nothing then. Planted: `fsync`."""
     with made() as redis, redis.replica() as other, FaultProxy(redis.port) as proxy:
         roles = [redis, other]
@@ -221,10 +236,11 @@ def test_a_replica_promoted_by_hand(tmp_path: Path, made: type[RedisServer]) -> 
             await asyncio.to_thread(master.follow, replica)
             roles.reverse()
 
-        storm(fleet(tmp_path, proxy.url, "--durability", "replicated"), harm, 4)
+        storm(fleet(tmp_path, proxy.url, "--durability", "replicated"), harm, rounds, protocol)
 
 
-def test_a_replica_promoted_by_a_sentinel(tmp_path: Path) -> None:
+@over(http=3, sqs=2)
+def test_a_replica_promoted_by_a_sentinel(tmp_path: Path, protocol: str, rounds: int) -> None:
     """With `replicated` nothing is lost. Planted: Sentinels that are asked at the start only."""
     with RedisWithSentinel() as servers:
 
@@ -235,10 +251,11 @@ def test_a_replica_promoted_by_a_sentinel(tmp_path: Path) -> None:
             await asyncio.to_thread(old.start)
             await asyncio.to_thread(until, old.in_step, 60, "the old master as a replica")
 
-        storm(fleet(tmp_path, servers.url, "--durability", "replicated"), harm, 3)
+        storm(fleet(tmp_path, servers.url, "--durability", "replicated"), harm, rounds, protocol)
 
 
-def test_a_clusters_master_killed_and_started_again(tmp_path: Path) -> None:
+@over(http=4, sqs=2)
+def test_a_clusters_master_killed_and_started_again(tmp_path: Path, protocol: str, rounds: int) -> None:
     """Three masters without replicas. Planted: a batcher that ends with its connection."""
     with RedisCluster() as cluster:
 
@@ -249,10 +266,11 @@ def test_a_clusters_master_killed_and_started_again(tmp_path: Path) -> None:
             await asyncio.to_thread(node.start)
             await asyncio.to_thread(cluster.wait_until_well)
 
-        storm(fleet(tmp_path, cluster.url), harm, 4)
+        storm(fleet(tmp_path, cluster.url), harm, rounds, protocol)
 
 
-def test_a_clusters_replica_promoted(tmp_path: Path) -> None:
+@over(http=3, sqs=2)
+def test_a_clusters_replica_promoted(tmp_path: Path, protocol: str, rounds: int) -> None:
     """With `replicated` nothing is lost. Planted: slots that are learned at the start only."""
     with RedisCluster(replicas=1) as cluster:
 
@@ -265,13 +283,16 @@ def test_a_clusters_replica_promoted(tmp_path: Path) -> None:
             await asyncio.to_thread(until, killed.in_step, 60, "the old master as a replica")
             await asyncio.to_thread(cluster.wait_until_well)
 
-        storm(fleet(tmp_path, cluster.url, "--durability", "replicated"), harm, 3)
+        storm(fleet(tmp_path, cluster.url, "--durability", "replicated"), harm, rounds, protocol)
 
 
 # --- the servers --------------------------------------------------------------------------------------
 
 
-def test_servers_killed_in_the_middle_of_a_pipeline(tmp_path: Path, redis: RedisServer) -> None:
+@over(http=5, sqs=3)
+def test_servers_killed_in_the_middle_of_a_pipeline(
+    tmp_path: Path, redis: RedisServer, protocol: str, rounds: int
+) -> None:
     """One of three, while the others go on. Planted: Idempotency-Keys that the store does not keep."""
 
     async def harm(storm: FaultStorm) -> None:
@@ -280,10 +301,11 @@ def test_servers_killed_in_the_middle_of_a_pipeline(tmp_path: Path, redis: Redis
         await storm.more(10)
         await storm.fleet.start()
 
-    storm(fleet(tmp_path, redis.url, number=3), harm, 5)
+    storm(fleet(tmp_path, redis.url, number=3), harm, rounds, protocol)
 
 
-def test_clocks_an_hour_apart(tmp_path: Path, redis: RedisServer) -> None:
+@over(http=3, sqs=2)
+def test_clocks_an_hour_apart(tmp_path: Path, redis: RedisServer, protocol: str, rounds: int) -> None:
     """Leases follow the clock of Redis. Planted: those of the server that was asked."""
     hour = 3_600 * 10**9
     environments: list[Mapping[str, str]] = []
@@ -296,4 +318,4 @@ def test_clocks_an_hour_apart(tmp_path: Path, redis: RedisServer) -> None:
         await storm.more(200)
 
     made = Fleet(tmp_path, "--store", redis.url, environments=environments)
-    assert not storm(made, harm, 3).fleet.excused
+    assert not storm(made, harm, rounds, protocol).fleet.excused
