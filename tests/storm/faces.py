@@ -1,4 +1,4 @@
-"""What a test of harm asks of one queue, "q", over each of the two protocols that lead to it."""
+"""What a test of harm asks of one queue over each of the two protocols that lead to it."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ class Face:
     good: int
     """The status of a send that is stored."""
 
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(self, http: httpx.Client, name: str = "q") -> None:
         self.http = http
+        self.name = name
 
     def create(self) -> None:
         raise NotImplementedError
@@ -48,6 +49,10 @@ class Face:
         """Told with 503 to come again. `code` is that of Windlass's own HTTP; SQS has one for all."""
         raise NotImplementedError
 
+    def is_unknown(self, answer: httpx.Response) -> bool:
+        """Whether the answer says that there is no such queue."""
+        raise NotImplementedError
+
     def send_all(self, contents: list[str]) -> None:
         for content in contents:
             answer = self.send(content)
@@ -56,10 +61,10 @@ class Face:
     def take(self, limit: int = 1, *, lease: int = 60, wait: int = 0) -> list[Taken]:
         return self.taken(self.receive(limit, lease=lease, wait=wait))
 
-    def receive_all(self) -> list[str]:
-        """The contents of all messages that are ready, acknowledged."""
+    def receive_all(self, enough: float = float("inf")) -> list[str]:
+        """The contents of all messages that are ready, or of `enough` of them, acknowledged."""
         contents: list[str] = []
-        while messages := self.take(10):
+        while len(contents) < enough and (messages := self.take(10)):
             for message in messages:
                 answer = self.acknowledge(message.receipt)
                 assert answer.is_success, answer.text
@@ -71,17 +76,19 @@ class HttpFace(Face):
     good = 201
 
     def create(self) -> None:
-        create(self.http)
+        create(self.http, self.name)
 
     def send(self, content: str, *, delay: int = 0, ttl: int | None = None) -> httpx.Response:
-        return send(self.http, content, delay=delay, ttl=ttl)
+        return send(self.http, content, self.name, delay=delay, ttl=ttl)
 
     def send_batch(self, contents: list[str]) -> httpx.Response:
         messages = [{"content": content} for content in contents]
-        return self.http.post("/queues/q/messages", json={"messages": messages})
+        return self.http.post(f"/queues/{self.name}/messages", json={"messages": messages})
 
     def receive(self, limit: int = 1, *, lease: int = 60, wait: int = 0) -> httpx.Response:
-        return self.http.post("/queues/q/receive", json={"lease": lease, "max": limit, "wait": wait})
+        return self.http.post(
+            f"/queues/{self.name}/receive", json={"lease": lease, "max": limit, "wait": wait}
+        )
 
     def taken(self, answer: httpx.Response) -> list[Taken]:
         if answer.status_code == 204:
@@ -90,18 +97,21 @@ class HttpFace(Face):
         return [Taken(each["content"], each["receipt"]) for each in answer.json()["messages"]]
 
     def acknowledge(self, receipt: str) -> httpx.Response:
-        return self.http.delete(f"/queues/q/receipts/{receipt}")
+        return self.http.delete(f"/queues/{self.name}/receipts/{receipt}")
 
     def assert_refused(self, answer: httpx.Response, code: str = "store_unavailable", /) -> None:
         assert_problem(answer, 503, code)
         assert int(answer.headers["retry-after"]) >= 1
+
+    def is_unknown(self, answer: httpx.Response) -> bool:
+        return answer.status_code == 404
 
 
 class SqsFace(Face):
     good = 200
 
     def create(self) -> None:
-        assert self._ask("CreateQueue", QueueName="q").status_code == 200
+        assert self._ask("CreateQueue").status_code == 200
 
     def send(self, content: str, *, delay: int = 0, ttl: int | None = None) -> httpx.Response:
         if ttl is not None:  # which queues have, and not messages
@@ -128,9 +138,12 @@ class SqsFace(Face):
     def assert_refused(self, answer: httpx.Response, _: str = "", /) -> None:
         assert_unavailable(answer)
 
+    def is_unknown(self, answer: httpx.Response) -> bool:
+        return bool(answer.status_code == 400 and answer.json()["__type"].endswith("#QueueDoesNotExist"))
+
     def _ask(self, action: str, **parameters: Any) -> httpx.Response:
-        queue = {} if action == "CreateQueue" else {"QueueUrl": "q"}
-        return sqs(self.http, action, **queue, **parameters)
+        parameter = "QueueName" if action == "CreateQueue" else "QueueUrl"
+        return sqs(self.http, action, **{parameter: self.name}, **parameters)
 
 
 FACES: dict[str, type[Face]] = {"http": HttpFace, "sqs": SqsFace}

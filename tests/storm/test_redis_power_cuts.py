@@ -219,7 +219,8 @@ def test_without_syncing_at_once_answers_are_lost(tmp_path: Path, setting: str) 
 
 
 @pytest.mark.timeout(1000)
-def test_every_promise_of_windlass_survives_power_cuts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("protocol", "cuts"), [("http", 12), ("sqs", 5)])
+def test_every_promise_of_windlass_survives_power_cuts(tmp_path: Path, protocol: str, cuts: int) -> None:
     """Two servers on a Redis that loses power. Planted: `everysec`."""
     redis = PowerRedis(tmp_path / "redis")
     redis.start()
@@ -230,7 +231,7 @@ def test_every_promise_of_windlass_survives_power_cuts(tmp_path: Path) -> None:
         await asyncio.to_thread(redis.start)
 
     try:
-        storm(Fleet(tmp_path, "--store", redis.server.url, environments=[{}, {}]), harm, 12)
+        storm(Fleet(tmp_path, "--store", redis.server.url, environments=[{}, {}]), harm, cuts, protocol)
     finally:
         redis.server.close()
     print(redis)
