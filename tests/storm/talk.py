@@ -56,8 +56,11 @@ def peek_all(http: httpx.Client, queue: str = "q") -> list[Any]:
 
 def sqs(http: httpx.Client, action: str, **parameters: Any) -> httpx.Response:
     """Ask for an action of SQS, in its JSON."""
-    headers = {"x-amz-target": f"AmazonSQS.{action}", "content-type": "application/x-amz-json-1.0"}
-    return http.post("/", json=parameters, headers=headers)
+    return http.post("/", json=parameters, headers=sqs_headers(action))
+
+
+def sqs_headers(action: str) -> dict[str, str]:
+    return {"x-amz-target": f"AmazonSQS.{action}", "content-type": "application/x-amz-json-1.0"}
 
 
 def assert_unavailable(answer: httpx.Response) -> None:

@@ -15,10 +15,12 @@ from typing import Any
 import httpx
 import pytest
 
+from tests.clients.site import Site
 from tests.harness import ServerProcess, until
 from tests.postgresql import PostgreSQL
 from tests.proxies import HAProxy, Nginx, Proxy
 from tests.redis_server import RedisServer
+from tests.storm.talk import sqs_headers
 from windlass.client import Client, Retry
 
 pytestmark = pytest.mark.storm
@@ -50,6 +52,9 @@ def servers(tmp_path: Path, postgresql: PostgreSQL) -> Iterator[list[ServerProce
 class Load:
     """Clients that send, receive with leases, acknowledge and poll, and what they have seen."""
 
+    good = frozenset({"200", "201", "204", "404"})
+    """The statuses that clients are told which never try again."""
+
     def __init__(self, url: str, *, plain: bool) -> None:
         """`plain`: clients that never try again are among them."""
         self._url = url
@@ -65,11 +70,7 @@ class Load:
         """What was delivered more than once."""
         self.answers: Counter[str] = Counter()
         """What the clients that never try again were told."""
-        with Client(url) as client:
-            for number in range(QUEUES):
-                client.create_queue(f"q{number}", max_deliveries=100)
-            client.create_queue("idle")
-            client.create_queue("heap")
+        self._create([f"q{number}" for number in range(QUEUES)])
         self._pool = ThreadPoolExecutor(20)
         self._senders = [
             self._pool.submit(self._send, f"q{number}", f"{number}-{each}")
@@ -81,6 +82,13 @@ class Load:
         if plain:
             self._others += [self._pool.submit(self._ask) for _ in range(2)]
             self._others += [self._pool.submit(self._poll_plainly) for _ in range(2)]
+
+    def _create(self, queues: list[str]) -> None:
+        with Client(self._url) as client:
+            for queue in queues:
+                client.create_queue(queue, max_deliveries=100)
+            client.create_queue("idle")
+            client.create_queue("heap")
 
     def _client(self) -> Client:
         return Client(self._url, retry=Retry(limit=PATIENCE), timeout=PATIENCE)
@@ -100,13 +108,16 @@ class Load:
                 over = self._sent_all.is_set()  # before the look that finds nothing more
                 batch = client.queue(queue).receive_batch(max=10, lease=10, wait=1)
                 for message in batch:
-                    if message.deliveries > 1:
-                        self.again.append(message.content)
                     message.acknowledge()
-                    self.acknowledged[queue].append(message.content)
-                    self._room[queue].release()
+                    self._note_acknowledged(queue, message.content, message.deliveries)
                 if over and not batch and client.queue(queue).show().leased == 0:
                     return
+
+    def _note_acknowledged(self, queue: str, content: str, deliveries: int) -> None:
+        if deliveries > 1:
+            self.again.append(content)
+        self.acknowledged[queue].append(content)
+        self._room[queue].release()
 
     def _poll(self) -> None:
         with self._client() as client:
@@ -114,7 +125,7 @@ class Load:
                 assert client.queue("idle").receive_batch(max=10, wait=2) == []
 
     def _ask(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=PATIENCE, trust_env=False) as http:
+        with self._plain() as http:
             for number in itertools.count():
                 if self._stop.is_set():
                     return
@@ -123,9 +134,12 @@ class Load:
                 self._note(http, "GET", f"/products/none{number}")
 
     def _poll_plainly(self) -> None:
-        with httpx.Client(base_url=self._url, timeout=PATIENCE, trust_env=False) as http:
+        with self._plain() as http:
             while not self._stop.is_set():
                 self._note(http, "GET", "/queues/idle/messages?wait=20")
+
+    def _plain(self) -> httpx.Client:
+        return httpx.Client(base_url=self._url, timeout=PATIENCE, trust_env=False)
 
     def _note(self, http: httpx.Client, method: str, path: str, **more: Any) -> None:
         try:
@@ -171,13 +185,80 @@ class Load:
         assert self.count() == sum(map(len, self.sent.values()))
 
 
+class SqsLoad(Load):
+    """The same with boto3 and FIFO queues, where a group is what a sender sends."""
+
+    good = frozenset({"200", "404"})
+
+    def _create(self, queues: list[str]) -> None:
+        sqs = self._boto3()
+        for queue in queues:
+            sqs.create_queue(QueueName=f"{queue}.fifo", Attributes={"FifoQueue": "true"})
+        sqs.create_queue(QueueName="idle")
+        sqs.create_queue(QueueName="heap")
+
+    def _boto3(self) -> Any:
+        retries = {"mode": "standard", "total_max_attempts": 20}
+        return Site(self._url, "anybody", "as there are no keys").client(retries=retries)
+
+    def _send(self, queue: str, sender: str) -> None:
+        sqs = self._boto3()
+        for number in itertools.count():
+            if self._stop.is_set():
+                return
+            self._room[queue].acquire()
+            body = f"{sender}-{number}"
+            sqs.send_message(
+                QueueUrl=f"{queue}.fifo", MessageBody=body, MessageGroupId=sender, MessageDeduplicationId=body
+            )
+            self.sent[sender].append(body)
+
+    def _receive(self, queue: str) -> None:
+        sqs, leased = self._boto3(), "ApproximateNumberOfMessagesNotVisible"
+        here: dict[str, Any] = {"QueueUrl": f"{queue}.fifo"}
+        asked = {"MaxNumberOfMessages": 10, "VisibilityTimeout": 10, "WaitTimeSeconds": 1}
+        while True:
+            over = self._sent_all.is_set()  # before the look that finds nothing more
+            answer = sqs.receive_message(**here, **asked, MessageSystemAttributeNames=["All"])
+            for message in answer.get("Messages", []):
+                sqs.delete_message(**here, ReceiptHandle=message["ReceiptHandle"])
+                deliveries = int(message["Attributes"]["ApproximateReceiveCount"])
+                self._note_acknowledged(queue, message["Body"], deliveries)
+            if over and not answer.get("Messages"):
+                found = sqs.get_queue_attributes(**here, AttributeNames=[leased])
+                if found["Attributes"][leased] == "0":
+                    return
+
+    def _poll(self) -> None:
+        sqs = self._boto3()
+        while not self._stop.is_set():
+            assert not sqs.receive_message(QueueUrl="idle", WaitTimeSeconds=2).get("Messages")
+
+    def _ask(self) -> None:
+        with self._plain() as http:
+            for number in itertools.count():
+                if self._stop.is_set():
+                    return
+                self._note_action(http, "GetQueueAttributes", QueueUrl="heap")
+                self._note_action(http, "SendMessage", QueueUrl="heap", MessageBody=f"{number}")
+                self._note(http, "GET", f"/products/none{number}")
+
+    def _poll_plainly(self) -> None:
+        with self._plain() as http:
+            while not self._stop.is_set():
+                self._note_action(http, "ReceiveMessage", QueueUrl="idle", WaitTimeSeconds=20)
+
+    def _note_action(self, http: httpx.Client, action: str, **parameters: Any) -> None:
+        self._note(http, "POST", "/", json=parameters, headers=sqs_headers(action))
+
+
 def _number(content: str) -> int:
     return int(content.rpartition("-")[2])
 
 
-@pytest.mark.parametrize("kind", [HAProxy, Nginx])
+@pytest.mark.parametrize(("kind", "load_of"), [(HAProxy, Load), (Nginx, Load), (HAProxy, SqsLoad)])
 def test_restarts_in_turn_are_seen_by_nobody(
-    tmp_path: Path, servers: list[ServerProcess], kind: type[Proxy]
+    tmp_path: Path, servers: list[ServerProcess], kind: type[Proxy], load_of: type[Load]
 ) -> None:
     """Fails when a server that is told to stop closes its port at once, or cuts a long poll instead of
     answering it: haproxy counts what it had to send again or got no answer to, and who never tries again
@@ -185,7 +266,7 @@ def test_restarts_in_turn_are_seen_by_nobody(
     for server in servers:
         server.start()
     with kind(tmp_path, servers) as proxy:
-        load = Load(proxy.url, plain=kind is HAProxy)
+        load = load_of(proxy.url, plain=kind is HAProxy)
         for _ in range(3):
             for name, server in zip(("server-1", "server-2"), servers, strict=True):
                 load.grows()
@@ -200,7 +281,7 @@ def test_restarts_in_turn_are_seen_by_nobody(
     print(f"{load.count()} messages, plain answers: {dict(load.answers)}")
     load.check_contents(in_order=True)
     assert load.again == []
-    assert set(load.answers) == ({"200", "201", "204", "404"} if kind is HAProxy else set())
+    assert set(load.answers) == (load.good if kind is HAProxy else set())
     for name, each in counts.items():
         seen = {what: each[what] for what in ("econ", "eresp", "wretr", "wredis", "hrsp_5xx")}
         assert set(seen.values()) <= {"0", ""}, (name, seen)
@@ -208,7 +289,10 @@ def test_restarts_in_turn_are_seen_by_nobody(
         assert "Traceback" not in server.log
 
 
-def test_one_of_two_is_killed_under_load(tmp_path: Path, servers: list[ServerProcess]) -> None:
+@pytest.mark.parametrize("load_of", [Load, SqsLoad])
+def test_one_of_two_is_killed_under_load(
+    tmp_path: Path, servers: list[ServerProcess], load_of: type[Load]
+) -> None:
     """Fails when what was answered is in the memory of one server only, or when the other waits for it."""
     seed = random.randrange(2**32)
     print(f"seed {seed}")
@@ -216,7 +300,7 @@ def test_one_of_two_is_killed_under_load(tmp_path: Path, servers: list[ServerPro
     for server in servers:
         server.start()
     with HAProxy(tmp_path, servers) as proxy:
-        load = Load(proxy.url, plain=False)
+        load = load_of(proxy.url, plain=False)
         for _ in range(4):
             victim = rng.choice(servers)
             load.grows(rng.randrange(50, 400))
