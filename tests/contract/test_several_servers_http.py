@@ -10,7 +10,7 @@ import pytest
 
 from tests.contract.http.served import Served, refused, settled
 from tests.contract.servers import Several
-from tests.unit.server.signing import signed
+from tests.unit.server.signing import in_chunks, signed
 from windlass.server import app as application
 from windlass.server import control
 from windlass.server.auth import Principal
@@ -223,7 +223,7 @@ def test_an_access_key_made_elsewhere_is_looked_for(pair: Pair) -> None:
 
     def enter() -> Principal:
         parts = request.method, request.path, request.query, request.headers, request.body
-        return app.door.enter_signed(*parts, {})
+        return app.door.enter_signed(*parts, {})[0]
 
     with pytest.raises(AccessKeyUnknown) as caught:
         enter()
@@ -237,6 +237,20 @@ def test_an_access_key_made_elsewhere_is_looked_for(pair: Pair) -> None:
     assert answer.status_code == 200, answer.text
     for nobodys in ("WINDLASS00000000", "AKIAIOSFODNN7EXAMPLE", "WINDLASS"):
         assert not pair.run(app.behind.make_up(AccessKeyUnknown(nobodys), "", b""))
+
+
+def test_signed_chunks_for_a_queue_made_elsewhere_are_read_again(pair: Pair) -> None:
+    """Planted defect: the body is out of its chunks when it is tried again: no longer what was signed."""
+    pair.b.queue("q")
+    made = pair.a.run(control.act(pair.a.app, {"do": "create_key", "scopes": ["all"]}))
+    request = in_chunks(
+        b'{"QueueUrl": "q", ',
+        b'"MessageBody": "rope"}',
+        headers={"X-Amz-Target": "AmazonSQS.SendMessage"},
+        pair=(made["access_key_id"], made["secret_access_key"]),
+    )
+    answer = pair.a("POST", "/", request.body, headers=list(request.headers))
+    assert answer.status_code == 200, answer.text
 
 
 def test_a_key_made_or_revoked_elsewhere_counts_once_this_server_is_told(pair: Pair) -> None:

@@ -23,7 +23,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from windlass.errors import BadRequest, Forbidden, ForeignOrigin, Invalid, Unauthenticated
-from windlass.server import sigv4
+from windlass.server import signed_chunks, sigv4
 from windlass.store import Key
 
 BEARER, KEY = b"bearer ", b"wk_"
@@ -173,8 +173,9 @@ class Door:
         headers: Sequence[tuple[bytes, bytes]],
         body: bytes,
         scope: Mapping[str, Any],
-    ) -> Principal:
-        """Who asks, where a client of SQS may be the one: by a signature, or else as `enter` has it.
+    ) -> tuple[Principal, bytes]:
+        """Who asks, where a client of SQS may be the one: by a signature, or else as `enter` has it. And the
+        body, out of its chunks where it came in those of SigV4.
 
         `path` and `query` are as they came, `headers` all of them, the body whole. While there are no keys,
         a signature is not looked at. Raises Unauthenticated, ForeignOrigin; SqsError for a signature that is
@@ -182,10 +183,13 @@ class Door:
         """
         known = dict(headers)
         if self.open or known.get(b"authorization", b"")[:7].lower() == BEARER:
-            return self.enter(known, scope)
+            principal = self.enter(known, scope)
+            if known.get(signed_chunks.HASHED, b"").startswith(b"STREAMING-"):
+                body = signed_chunks.decode(body, known, None)
+            return principal, body
         self.check_origin(known)
-        access_key = sigv4.verify(method, path, query, headers, body, self._now(), self._secret_of)
-        return self._by_access_key[access_key][1]
+        access_key, body = sigv4.verify(method, path, query, headers, body, self._now(), self._secret_of)
+        return self._by_access_key[access_key][1], body
 
     def _secret_of(self, access_key: str) -> str | None:
         found = self._by_access_key.get(access_key)

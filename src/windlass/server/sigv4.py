@@ -1,7 +1,8 @@
 """AWS Signature Version 4, as clients of SQS sign their requests with it: in a header, or presigned.
 
 A signature is an HMAC over what arrives here too: method, path, query, some headers, the body's SHA-256 and
-a time. So a secret is never sent, and a request that was overheard is good for 15 minutes, unchanged.
+a time. So a secret is never sent, and a request that was overheard is good for 15 minutes, unchanged. Of a
+body in signed chunks (signed_chunks.py) each chunk has a signature of its own instead.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from hmac import compare_digest
 from typing import NamedTuple
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
+from windlass.server import signed_chunks
+from windlass.server.signed_chunks import HASHED
 from windlass.server.sqs.errors import SqsError
 
 SKEW = 15 * 60
@@ -31,7 +34,7 @@ _REGION = re.compile(rb"[A-Za-z0-9-]{1,64}\Z")
 _HASH = re.compile(rb"[0-9a-f]{64}\Z")
 _PLAIN = re.compile(rb"(?:/[A-Za-z0-9_~-][A-Za-z0-9_.~-]*)+/?\Z")
 """A path that is its own canonical form."""
-_HOST, _TARGET, _HASHED = b"host", b"x-amz-target", b"x-amz-content-sha256"
+_HOST, _TARGET = b"host", b"x-amz-target"
 _IN_HEADER = (b"Credential", b"SignedHeaders", b"Signature")
 _IN_QUERY = (b"X-Amz-Credential", b"X-Amz-SignedHeaders", b"X-Amz-Signature", b"X-Amz-Date", b"X-Amz-Expires")
 _PRESIGNED = re.compile(rb"(?:^|&)X-Amz-(?:Algorithm|Credential|Signature)=")
@@ -73,8 +76,9 @@ def verify(
     body: bytes,
     now: float,
     secret_of: Callable[[str], str | None],
-) -> str:
-    """The access key id of whoever signed this request. Raises SqsError, AccessKeyUnknown among them.
+) -> tuple[str, bytes]:
+    """The access key id of whoever signed this request, and the body, out of its chunks where it came in
+    signed ones. Raises SqsError, AccessKeyUnknown among them.
 
     `path` and `query` are as they came, the names of `headers` in lower case, `now` in seconds since the
     epoch. `secret_of` gives the secret of an access key id.
@@ -102,6 +106,8 @@ def verify(
         raise AccessKeyUnknown(named)
     _check_time(signed, now)
 
+    said = values.get(HASHED)
+    chunks = said if said in signed_chunks.FORMS else None
     canonical = b"\n".join(
         (
             method.encode(),
@@ -110,18 +116,22 @@ def verify(
             _canonical_headers(signed.names, values),
             b"",
             signed.names,
-            _hash_of(body, values),
+            chunks or _hash_of(body, said),
         )
     )
     text = b"\n".join((_ALGORITHM, signed.stamp, scope, sha256(canonical).hexdigest().encode()))
-    mac = _begun(secret, date, region).copy()
+    begun = _begun(secret, date, region)
+    mac = begun.copy()
     mac.update(text)
     if not compare_digest(mac.hexdigest().encode(), signed.signature):
         raise _mismatch(
             "The request signature we calculated does not match the signature you provided. Check the secret"
             " access key, and that nothing on the way changes the Host header, the path or the body."
         )
-    return named
+    if chunks is not None:
+        seed = signed_chunks.Seed(begun, signed.stamp, scope, signed.signature)
+        body = signed_chunks.decode(body, values, seed)
+    return named, body
 
 
 @lru_cache(maxsize=1000)
@@ -308,16 +318,12 @@ def _trimmed(value: bytes) -> bytes:
     return b" ".join(value.split())
 
 
-def _hash_of(body: bytes, values: dict[bytes, bytes]) -> bytes:
+def _hash_of(body: bytes, said: bytes | None) -> bytes:
     """The body's SHA-256 in hexadecimal digits; where the client says one, it must be that."""
     hashed = sha256(body).hexdigest().encode()
-    said = values.get(_HASHED)
     if said is not None and said != hashed:
         if not _HASH.match(said):
-            raise _incomplete(
-                f"The header x-amz-content-sha256 must be the SHA-256 of the body, not {_shown(said)}:"
-                " unsigned and chunked payloads are not accepted. Switch the signing of payloads on."
-            )
+            raise signed_chunks.unsigned(said)
         raise _mismatch(
             "The header x-amz-content-sha256 is not the SHA-256 of the body that arrived."
             " Sign the body that is sent, and see that nothing on the way changes it."

@@ -175,14 +175,22 @@ class Connections(httpx.AsyncBaseTransport):
         protocol = Protocol(self._config, ServerState(), {})
         wire.protocol = protocol
         protocol.connection_made(wire)
-        body = await request.aread()
+        assert isinstance(request.stream, httpx.AsyncByteStream)
+        pieces = [piece async for piece in request.stream]
+        if "transfer-encoding" in request.headers:
+            pieces = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (*pieces, b"")]
+        else:
+            pieces = [b"".join(pieces)]
         lines = [b"%b: %b\r\n" % header for header in request.headers.raw if header[0] != b"Connection"]
         target = b"%b %b HTTP/1.1\r\n" % (request.method.encode(), request.url.raw_path)
         client = h11.Connection(h11.CLIENT)  # reads the answer; what it is asked is not to its liking always
         client.send(h11.Request(method=request.method, target=b"/", headers=[("host", "x")]))
         client.send(h11.EndOfMessage())
         try:
-            protocol.data_received(b"".join([target, *lines, b"\r\n", body]))
+            protocol.data_received(b"".join([target, *lines, b"\r\n", pieces[0]]))
+            for piece in pieces[1:]:
+                await asyncio.sleep(0)
+                protocol.data_received(piece)
             answer: h11.Response | None = None
             content = b""
             while True:

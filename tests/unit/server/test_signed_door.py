@@ -31,7 +31,7 @@ def enter(door: Door, request: Arrived) -> Principal:
     where = {"server": ("127.0.0.1", 8000)}
     return door.enter_signed(
         request.method, request.path, request.query, request.headers, request.body, where
-    )
+    )[0]
 
 
 def request_of(key: Key, installation: bytes = INSTALLATION) -> Arrived:

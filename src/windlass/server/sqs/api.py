@@ -139,10 +139,11 @@ class SqsApi:
     def handle(self, request: Request) -> Begun:
         """Let in, take apart, call. Raises SqsError, WindlassError."""
         assert isinstance(request, SqsRequest)
-        request.principal = self._door.enter_signed(
+        # the request keeps its body as it came: where it is tried again, it is verified again
+        request.principal, text = self._door.enter_signed(
             request.method, request.raw_path, request.query, request.raw_headers, request.body, request.where
         )
-        action, body = self._by_query(request) if request.is_query else self._by_json(request)
+        action, body = self._by_query(request, text) if request.is_query else self._by_json(request, text)
         queue = ""
         if isinstance(body, OfQueue):
             queue = request.queue = name_of_url(body.queue_url or _at(request.path))
@@ -154,16 +155,16 @@ class SqsApi:
         future, finish = hot(call)
         return future, partial(self._answer, call, finish)
 
-    def _by_json(self, request: SqsRequest) -> tuple[str, Any]:
+    def _by_json(self, request: SqsRequest, text: bytes) -> tuple[str, Any]:
         target = request.headers[b"x-amz-target"].decode("latin-1")
         action = target.removeprefix(_TARGET)
         decoder = _decoders.get(action) if target.startswith(_TARGET) else None
         if decoder is None:
             raise SqsError("UnknownOperationException", f"There is no operation {target[:100]!r}.")
-        if not request.body and request.query:  # a presigned URL has the parameters in it
+        if not text and request.query:  # a presigned URL has the parameters in it
             return query.parse(b"Action=%b&%b" % (action.encode(), request.query))
         try:
-            return action, decoder.decode(request.body or b"{}")
+            return action, decoder.decode(text or b"{}")
         except msgspec.ValidationError as error:
             raise fault_of(error, json=True) from None
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -171,8 +172,8 @@ class SqsApi:
                 "SerializationException", f"The body is no JSON that can be read: {error}."
             ) from None
 
-    def _by_query(self, request: SqsRequest) -> tuple[str, Any]:
-        return query.parse(request.query if request.method == "GET" else request.body)
+    def _by_query(self, request: SqsRequest, text: bytes) -> tuple[str, Any]:
+        return query.parse(request.query if request.method == "GET" else text)
 
     def _answer(self, call: Call, finish: Callable[[Any], Result], result: Any) -> Answer:
         request = call.request
