@@ -162,6 +162,13 @@ def test_system_attributes(wire: Wire, url: str) -> None:
     assert wire.refused("ReceiveMessage", QueueUrl=url, AttributeNames=["Nope"])[1] == "InvalidAttributeName"
 
 
+def test_an_attribute_of_queues_that_the_reference_lists_is_of_no_message(wire: Wire, url: str) -> None:
+    """Planted: it is refused as unknown."""
+    wire.send(url)
+    (message,) = wire.receive(url, AttributeNames=["SqsManagedSseEnabled", "ApproximateReceiveCount"])
+    assert message["Attributes"] == {"ApproximateReceiveCount": "1"}
+
+
 def test_a_dead_letter_tells_where_it_came_from(wire: Wire) -> None:
     """Planted: the source left out; a message that is received once too often."""
     letters = wire.create("letters")

@@ -38,7 +38,8 @@ _SYSTEM = (
     "SequenceNumber",
 )
 _NOTHING: frozenset[str] = frozenset()
-_KNOWN = frozenset({"All", *_SYSTEM})
+_KNOWN = frozenset({"All", "SqsManagedSseEnabled", *_SYSTEM})
+"""What may be asked for; the API reference lists an attribute of queues as well, which no message has."""
 _OF_ITS_LIFE = frozenset({"ApproximateFirstReceiveTimestamp", "DeadLetterQueueSourceArn"})
 """What only a look at a message's life tells, once it was received before or comes from another queue."""
 _text = msgspec.json.Decoder(str).decode
