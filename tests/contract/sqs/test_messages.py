@@ -131,12 +131,16 @@ def test_attributes_and_their_md5(wire: Wire, url: str) -> None:
         (["a.*"], ["a.x", "a.y"]),
         (["All"], ["a.x", "a.y", "b"]),
         ([".*"], ["a.x", "a.y", "b"]),
+        (["*"], ["a.x", "a.y", "b"]),
+        (["a..*", "..b", "AWS.", "a b", ""], ["a.x", "a.y"]),
+        (["a"], None),
+        (["b.*"], ["b"]),
         (["b", "none"], ["b"]),
         (["none"], None),
     ],
 )
 def test_attributes_are_selected(wire: Wire, url: str, names: list[str], found: list[str] | None) -> None:
-    """Planted: a digest over all of them."""
+    """Planted: a digest over all of them; a prefix with its dot; names that nothing can have are refused."""
     wire.send(url, MessageAttributes={name: text("1") for name in ("a.x", "a.y", "b")})
     (message,) = wire.receive(url, MessageAttributeNames=names)
     assert (sorted(message["MessageAttributes"]) if "MessageAttributes" in message else None) == found
