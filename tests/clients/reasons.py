@@ -20,7 +20,6 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ("CreateQueue", "!QueueDeletedRecently", "never: a name is free at once"),
     ("DeleteMessage", "!InvalidIdFormat", "never: such a receipt is a ReceiptHandleIsInvalid"),
     ("ReceiveMessage", "!OverLimit", "never: no number of messages in flight is too large"),
-    ("SetQueueAttributes", "!OverLimit", "never: attributes are not counted"),
     *((action, "!UnsupportedOperation", "never: nothing of it is unsupported") for action in (
         "AddPermission", "ChangeMessageVisibility", "ChangeMessageVisibilityBatch", "CreateQueue",
         "DeleteMessage", "DeleteMessageBatch", "GetQueueAttributes", "GetQueueUrl",

@@ -194,6 +194,12 @@ await step("purge", async () => {
   return { left: left.length, again: await failure("PurgeQueue", { QueueUrl: url }) };
 });
 
+/** What the SDK's model says of each error: its code in the query protocol, and its status. */
+await step("model", async () => {
+  const errors = Object.entries(sdk).filter(([name, shape]) => name.endsWith("$") && shape[3]?.awsQueryError);
+  return Object.fromEntries(errors.map(([name, shape]) => [name.slice(0, -1), shape[3].awsQueryError]));
+});
+
 await step("errors", async () => {
   const url = await create("errors", { DelaySeconds: "1" });
   const never = `${url}-never`;

@@ -17,6 +17,8 @@ NO_ARN = "arn:aws:sqs:us-east-1:000000000000:never"
 OLD = "AWS.SimpleQueueService."
 HELLO = {"MessageBody": "hello"}
 FIFO_HELLO = HELLO | {"MessageGroupId": "g", "MessageDeduplicationId": "d"}
+TWENTY_ONE = '{"Statement":[' + ",".join(["{}"] * 21) + "]}"
+"""A policy with a statement too many."""
 GRANT: dict[str, Any] = {"Label": "shop", "AWSAccountIds": ["111122223333"], "Actions": ["SendMessage"]}
 RECEIPT = {"ReceiptHandle": "none"}
 
@@ -206,6 +208,7 @@ OF_STANDARD = [
             "to-nowhere": f'{{"deadLetterTargetArn": "{NO_ARN}", "maxReceiveCount": 1}}',
         }.items()
     ),
+    case("SetQueueAttributes", "OverLimit", "statements-21", Attributes={"Policy": TWENTY_ONE}),
     case("AddPermission", "OverLimit", "eight-actions", **GRANT | {"Actions": ["SendMessage"] * 8}),
     case("AddPermission", INVALID, "action-unknown", **GRANT | {"Actions": ["Dance"]}),
     case("AddPermission", INVALID, "label-with-space", **GRANT | {"Label": "a b"}),

@@ -96,7 +96,7 @@ def test_a_delete_says_nothing_and_a_change_of_visibility_all(face: SqsFace) -> 
     ]
     assert face.extended(answer({})) == "extended"
     assert face.extended(error("MessageNotInflight")) == "stale"
-    assert face.extended(error("InvalidParameterValue")) == "gone"
+    assert face.extended(error("InvalidParameterValueException")) == "gone"
     assert face.extended(error("ReceiptHandleIsInvalid", 404)) is None
 
 

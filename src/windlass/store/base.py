@@ -282,15 +282,12 @@ class Store(ABC):
 
     @abstractmethod
     async def cancel(
-        self,
-        queue: str,
-        number: int,
-        *,
-        leased: bool = False,
-        how: str = "cancelled",
-        outcome: bytes | None = None,
-    ) -> None:
+        self, queue: str, number: int, *, leased: bool = False, how: str = "cancelled",
+        outcome: bytes | None = None, delivery: int | None = None,
+    ) -> None:  # fmt: skip
         """End a message; its life calls the end `how`. An `outcome` is kept until `told`.
+
+        Where a `delivery` is named, only if that was the latest one and the message is not dead.
 
         Raises QueueNotFound, MessageGone, and MessageLeased unless it may be `leased`.
         """

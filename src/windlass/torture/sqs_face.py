@@ -17,7 +17,7 @@ from windlass.torture.wire import Answer, Asked
 
 _FIFO = ".fifo"
 _COUNTS = [f"ApproximateNumberOfMessages{state}" for state in ("", "NotVisible", "Delayed")]
-_CHANGES = {"MessageNotInflight": "stale", "InvalidParameterValue": "gone"}
+_CHANGES = {"MessageNotInflight": "stale", "InvalidParameterValueException": "gone"}
 
 
 def _asked(action: str, queue: str, *, by_url: bool = True, **parameters: Any) -> Asked:

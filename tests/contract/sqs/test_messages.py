@@ -131,12 +131,16 @@ def test_attributes_and_their_md5(wire: Wire, url: str) -> None:
         (["a.*"], ["a.x", "a.y"]),
         (["All"], ["a.x", "a.y", "b"]),
         ([".*"], ["a.x", "a.y", "b"]),
+        (["*"], ["a.x", "a.y", "b"]),
+        (["a..*", "..b", "AWS.", "a b", ""], ["a.x", "a.y"]),
+        (["a"], None),
+        (["b.*"], ["b"]),
         (["b", "none"], ["b"]),
         (["none"], None),
     ],
 )
 def test_attributes_are_selected(wire: Wire, url: str, names: list[str], found: list[str] | None) -> None:
-    """Planted: a digest over all of them."""
+    """Planted: a digest over all of them; a prefix with its dot; names that nothing can have are refused."""
     wire.send(url, MessageAttributes={name: text("1") for name in ("a.x", "a.y", "b")})
     (message,) = wire.receive(url, MessageAttributeNames=names)
     assert (sorted(message["MessageAttributes"]) if "MessageAttributes" in message else None) == found
@@ -160,6 +164,13 @@ def test_system_attributes(wire: Wire, url: str) -> None:
     (again,) = wire.receive(url, MessageSystemAttributeNames=["All"])
     assert again["Attributes"] == {**first["Attributes"], "ApproximateReceiveCount": "2"}
     assert wire.refused("ReceiveMessage", QueueUrl=url, AttributeNames=["Nope"])[1] == "InvalidAttributeName"
+
+
+def test_an_attribute_of_queues_that_the_reference_lists_is_of_no_message(wire: Wire, url: str) -> None:
+    """Planted: it is refused as unknown."""
+    wire.send(url)
+    (message,) = wire.receive(url, AttributeNames=["SqsManagedSseEnabled", "ApproximateReceiveCount"])
+    assert message["Attributes"] == {"ApproximateReceiveCount": "1"}
 
 
 def test_a_dead_letter_tells_where_it_came_from(wire: Wire) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from tests.contract.http.served import Served
+from tests.contract.sqs.wire import IN_JSON
 from tests.unit.server.signing import Arrived, signed
 from windlass.server import control
 from windlass.server.sqs import errors
@@ -35,7 +36,7 @@ def call(action: str, pair: tuple[str, str], **parameters: Any) -> Arrived:
 
 def refused(answer: httpx.Response, status: int, name: str) -> None:
     assert answer.status_code == status, answer.text
-    assert answer.json()["__type"].endswith("#" + name)
+    assert answer.json()["__type"].endswith("#" + IN_JSON.get(name, name))
     code = errors.SqsError(name, "").code
     assert answer.headers["x-amzn-query-error"] == f"{code};Sender"
 

@@ -12,6 +12,16 @@ import httpx
 from tests.contract.http.served import Served
 
 FORM = "application/x-www-form-urlencoded"
+IN_JSON = {
+    "InvalidParameterValue": "InvalidParameterValueException",
+    "MissingParameter": "MissingRequiredParameterException",
+    "MissingAuthenticationToken": "MissingAuthenticationTokenException",
+    "InvalidClientTokenId": "UnrecognizedClientException",
+    "SignatureDoesNotMatch": "InvalidSignatureException",
+    "IncompleteSignature": "IncompleteSignatureException",
+}
+"""Errors common to all services that have another name in JSON, where `__type` says it."""
+_SHORT = {name: short for short, name in IN_JSON.items()}
 
 
 class Wire:
@@ -49,7 +59,10 @@ class Wire:
         code, _, fault = answer.headers["x-amzn-query-error"].partition(";")
         assert fault == ("Sender" if answer.status_code < 500 else "Receiver")
         assert answer.headers["x-amzn-requestid"]
-        return answer.status_code, told["__type"].partition("#")[2], code
+        where, _, name = told["__type"].partition("#")
+        assert name not in IN_JSON
+        assert where == ("com.amazon.coral.service" if name in _SHORT else where)
+        return answer.status_code, _SHORT.get(name, name), code
 
     def form(self, parameters: Mapping[str, str] | bytes, path: str = "/") -> httpx.Response:
         """Ask with a form."""

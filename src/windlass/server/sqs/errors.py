@@ -1,7 +1,7 @@
 """The errors of SQS: for each its name in JSON, its code in the query protocol, and its status.
 
-The words of the JSON protocol are those of the API reference. Its clients know errors by the older codes of
-the query protocol, which come in the header `x-amzn-query-error`.
+The words of the JSON protocol are those of the API reference, and those that all services have in common. Its
+clients know errors by the older codes of the query protocol, which come in the header `x-amzn-query-error`.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _CODES = {name: _OLD + name for name in _PREFIXED} | {
     "AccessDeniedException": "AccessDenied",
     "QueueDoesNotExist": _OLD + "NonExistentQueue",
     "QueueNameExists": "QueueAlreadyExists",
+    "SerializationException": "MalformedInput",
+    "UnknownOperationException": "InvalidAction",
 }
 """Names whose code in the query protocol is another."""
 _STATUSES = {
@@ -36,6 +38,7 @@ _STATUSES = {
     "MissingAuthenticationToken": 403,
     "InvalidClientTokenId": 403,
     "SignatureDoesNotMatch": 403,
+    "ReceiptHandleIsInvalid": 404,
     "ResourceNotFoundException": 404,
     "MalformedQueryString": 404,
     "RequestTimeout": 408,
@@ -43,32 +46,34 @@ _STATUSES = {
     "ServiceUnavailable": 503,
 }
 """Those of all others are 400."""
-_COMMON = frozenset(
-    {
+_COMMON = {
+    "InvalidParameterValue": "InvalidParameterValueException",
+    "MissingParameter": "MissingRequiredParameterException",
+    "MissingAuthenticationToken": "MissingAuthenticationTokenException",
+    "InvalidClientTokenId": "UnrecognizedClientException",
+    "SignatureDoesNotMatch": "InvalidSignatureException",
+    "IncompleteSignature": "IncompleteSignatureException",
+} | {
+    name: name
+    for name in (
         "AccessDeniedException",
         "InternalFailure",
-        "ServiceUnavailable",
         "InvalidAction",
-        "MissingAction",
         "MalformedQueryString",
-        "MissingParameter",
-        "InvalidParameterValue",
-        "InvalidParameterCombination",
-        "MissingAuthenticationToken",
-        "InvalidClientTokenId",
-        "SignatureDoesNotMatch",
-        "IncompleteSignature",
+        "MissingAction",
         "RequestExpired",
         "RequestTimeout",
         "SerializationException",
+        "ServiceUnavailable",
         "UnknownOperationException",
-    }
-)
-"""Those that are no shapes of SQS: they are common to all services."""
+    )
+}
+"""Those that are no shapes of SQS but common to all services: what they are called in JSON."""
 
 
 class SqsError(Exception):
-    """An error that a client of SQS is told, by its name in the JSON protocol."""
+    """An error that a client of SQS is told, by its name in the JSON protocol, or where that is one of all
+    services by its code."""
 
     def __init__(self, name: str, message: str, *, retry_after: float | None = None) -> None:
         super().__init__(message)
@@ -84,11 +89,8 @@ class SqsError(Exception):
     @property
     def type(self) -> str:
         """What `__type` says."""
-        return (
-            f"com.amazon.coral.service#{self.name}"
-            if self.name in _COMMON
-            else f"com.amazonaws.sqs#{self.name}"
-        )
+        common = _COMMON.get(self.name)
+        return f"com.amazonaws.sqs#{self.name}" if common is None else f"com.amazon.coral.service#{common}"
 
     @property
     def status(self) -> int:

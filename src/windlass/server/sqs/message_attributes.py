@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 
 import msgspec
@@ -32,6 +32,9 @@ _TYPE = re.compile(r"(String|Number|Binary)(?:\..{1,})?\Z", re.DOTALL)
 _NUMBER = re.compile(r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?\Z")
 """Without a way back: of a million digits and a letter each would be tried as the last one."""
 _MAX_TYPE = 256
+
+_ALL = frozenset({"All", ".*", "*"})
+"""What selects all attributes. The last is not in the API reference, and SQS takes it."""
 
 Headers = dict[str, str]
 _encode = msgspec.json.Encoder().encode
@@ -161,34 +164,25 @@ def _value(text: str, kind: str) -> AttributeValue:
 
 def _selection(names: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]] | None:
     """(names, beginnings of names); None: all."""
-    if "All" in names or ".*" in names:
+    if not _ALL.isdisjoint(names):
         return None
-    return frozenset(names), tuple(name[:-1] for name in names if name.endswith(".*"))
+    return frozenset(names), tuple(name[:-2] for name in names if name.endswith(".*"))
 
 
 _known_selection = lru_cache(maxsize=256)(_selection)
 
 
 def selected(attributes: MessageAttributes, names: Sequence[str]) -> MessageAttributes:
-    """Those attributes that a receive asks for: by name, `prefix.*`, `.*` or `All`."""
+    """Those attributes that a receive asks for: by name, `prefix.*`, `.*` or `All`.
+
+    The dot is no part of the prefix: `col.*` selects `color`. What is no name of an attribute selects none.
+    """
     # Who asks for more than a message can have is not remembered: it may be megabytes.
     selection = (_known_selection if len(names) <= _MOST else _selection)(tuple(names))
     if selection is None:
         return attributes
     exact, prefixes = selection
     return {name: value for name, value in attributes.items() if name in exact or name.startswith(prefixes)}
-
-
-def check_selection(names: Iterable[str]) -> None:
-    """Raise SqsError for what selects no attributes."""
-    for name in names:
-        plain = name.removesuffix(".*")
-        if name not in ("All", ".*") and not _NAME.match(plain):
-            raise invalid(
-                "MessageAttributeNames",
-                name,
-                "It is no name of an attribute, nor the beginning of one and .*",
-            )
 
 
 def md5(attributes: MessageAttributes) -> str:

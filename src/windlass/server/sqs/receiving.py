@@ -38,7 +38,8 @@ _SYSTEM = (
     "SequenceNumber",
 )
 _NOTHING: frozenset[str] = frozenset()
-_KNOWN = frozenset({"All", *_SYSTEM})
+_KNOWN = frozenset({"All", "SqsManagedSseEnabled", *_SYSTEM})
+"""What may be asked for; the API reference lists an attribute of queues as well, which no message has."""
 _OF_ITS_LIFE = frozenset({"ApproximateFirstReceiveTimestamp", "DeadLetterQueueSourceArn"})
 """What only a look at a message's life tells, once it was received before or comes from another queue."""
 _text = msgspec.json.Decoder(str).decode
@@ -64,8 +65,6 @@ class Receiving:
         limit, lease, wait = _wanted(body, known)
         names = (body.attribute_names or []) + (body.message_system_attribute_names or [])
         system = _system(frozenset(names)) if names else _NOTHING
-        if body.message_attribute_names:
-            message_attributes.check_selection(body.message_attribute_names)
         if body.receive_request_attempt_id is not None or call.query or system & _OF_ITS_LIFE:
             return asyncio.ensure_future(
                 self._receive_slowly(call, known, limit, lease, wait, system)

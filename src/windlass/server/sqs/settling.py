@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
-from windlass.errors import QueueNotFound, ReceiptGone, ReceiptStale
+from windlass.errors import MessageGone, QueueNotFound, ReceiptGone, ReceiptStale
 from windlass.message import Acknowledgement, Extension, Settled
 from windlass.queues import Queues
 from windlass.server.auth import RECEIVE
 from windlass.server.sqs.batches import check_entries, failed
 from windlass.server.sqs.call import Begun, Call, Hot, Result, as_it_is
 from windlass.server.sqs.errors import SqsError, invalid, missing
+from windlass.server.sqs.names import FIFO
 from windlass.server.sqs.receiving import MAX_LEASE, check_timeout
 from windlass.server.sqs.requests import VisibilityEntry
 
@@ -41,7 +43,7 @@ class Settling:
         receipt = self._parse(call, call.body.receipt_handle)
         given = [] if receipt is None else [Acknowledgement(*receipt)]
         # Whatever became of it, it is not there any more or somebody else's: both are a success.
-        return asyncio.ensure_future(self._store.acknowledge(call.queue, given)), _nothing
+        return asyncio.ensure_future(self._delete(call.queue, given)), _nothing
 
     def delete_batch(self, call: Call) -> Begun:
         call.request.principal.demand(RECEIVE, call.queue)
@@ -59,10 +61,22 @@ class Settling:
             if receipt is not None:
                 given.append(Acknowledgement(*receipt))
 
-        def finish(_: Sequence[Settled]) -> Result:
+        def finish(_: None) -> Result:
             return {"Successful": done, "Failed": bad}
 
-        return asyncio.ensure_future(self._store.acknowledge(call.queue, given)), finish
+        return asyncio.ensure_future(self._delete(call.queue, given)), finish
+
+    async def _delete(self, queue: str, given: Sequence[Acknowledgement]) -> None:
+        """In a standard queue the receipt of the latest receive deletes after its lease too, as in SQS."""
+        settled = await self._store.acknowledge(queue, given)
+        if Settled.STALE not in settled or queue.endswith(FIFO):
+            return
+        for each, what in zip(given, settled, strict=True):
+            if what is Settled.STALE:
+                with suppress(MessageGone):  # somebody received it since, or it is on its way elsewhere
+                    await self._store.cancel(
+                        queue, each.number, leased=True, how="acknowledged", delivery=each.delivery
+                    )
 
     # --- visibility -------------------------------------------------------------------------------
 

@@ -115,11 +115,14 @@ class Settling:
         if reply[0]:
             raise ReceiptStale if reply[0] == 1 else ReceiptGone
 
-    async def cancel(self, queue: str, number: int, *, leased: bool, how: str, outcome: bytes | None) -> None:
+    async def cancel(
+        self, queue: str, number: int, *, leased: bool, how: str, outcome: bytes | None, delivery: int | None
+    ) -> None:
         if outcome is not None:
             await self._administration.mark(queue)
         of = self._memory.number(queue)
         args: list[Argument] = [member_of(of, number), "1" if leased else "", how, optional(outcome)]
+        args.append("" if delivery is None else delivery)
         reply = await self._link.ask("cancel", of, args)
         if reply[0] == 1:
             raise MessageLeased("The message is leased. Wait until its lease is over, or acknowledge it.")

@@ -245,16 +245,11 @@ class RedisStore(Store):
         )
 
     async def cancel(
-        self,
-        queue: str,
-        number: int,
-        *,
-        leased: bool = False,
-        how: str = "cancelled",
-        outcome: bytes | None = None,
-    ) -> None:
+        self, queue: str, number: int, *, leased: bool = False, how: str = "cancelled",
+        outcome: bytes | None = None, delivery: int | None = None,
+    ) -> None:  # fmt: skip
         self.calls["cancel"] += 1
-        await self._settling.cancel(queue, number, leased=leased, how=how, outcome=outcome)
+        await self._settling.cancel(queue, number, leased=leased, how=how, outcome=outcome, delivery=delivery)
 
     async def purge(self, queue: str) -> int:
         self.calls["purge"] += 1

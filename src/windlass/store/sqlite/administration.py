@@ -134,13 +134,23 @@ def _abandon(tx: Transaction, queue: QueueState) -> None:
     tx.falls_due(tx.now)
 
 
-def cancel(tx: Transaction, name: str, number: int, leased: bool, how: str, outcome: bytes | None) -> None:
+def cancel(
+    tx: Transaction,
+    name: str,
+    number: int,
+    leased: bool,
+    how: str,
+    outcome: bytes | None,
+    delivery: int | None,
+) -> None:
     tx.memory.queue(name)
     rows = fetch(tx.db, BY_ID, (numbers([number]),))
     queue = tx.memory.by_generation.get(rows[0].generation) if rows else None
     if queue is None or queue.name != name:
         raise MessageGone
     place = tx.place(queue, rows[0])
+    if delivery is not None and (place is State.DEAD or rows[0].token != delivery):
+        raise MessageGone
     if place is State.LEASED and not leased:
         raise MessageLeased("The message is leased. Wait until its lease is over, or acknowledge it.")
     tx.end(queue, rows[0], how, place=place, outcome=outcome, tell=outcome is not None)

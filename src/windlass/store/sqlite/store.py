@@ -232,17 +232,13 @@ class SQLiteStore(Store):
         return self._step("release", run, queue)
 
     async def cancel(
-        self,
-        queue: str,
-        number: int,
-        *,
-        leased: bool = False,
-        how: str = "cancelled",
-        outcome: bytes | None = None,
-    ) -> None:
+        self, queue: str, number: int, *, leased: bool = False, how: str = "cancelled",
+        outcome: bytes | None = None, delivery: int | None = None,
+    ) -> None:  # fmt: skip
         run = partial(
-            administration.cancel, name=queue, number=number, leased=leased, how=how, outcome=outcome
-        )
+            administration.cancel,
+            name=queue, number=number, leased=leased, how=how, outcome=outcome, delivery=delivery,
+        )  # fmt: skip
         await self._step("cancel", run, queue)
 
     async def purge(self, queue: str) -> int:
