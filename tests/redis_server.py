@@ -97,7 +97,7 @@ class RedisServer:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
 
     def client(self, again: int = 0) -> redis.Redis:
-        """A patient client of the test's own, which asks `again` so often when its connection breaks; close it."""
+        """A patient client, which asks so often `again` when its connection breaks; close it."""
         retry = Retry(ConstantBackoff(0.1), again, supported_errors=(redis.ConnectionError,))
         return redis.from_url(self.url, socket_timeout=PATIENCE, socket_connect_timeout=PATIENCE, retry=retry)
 
