@@ -1,4 +1,4 @@
-"""Looks: peek, find, held, untold, oldest."""
+"""Looks: peek, find, where, held, untold, oldest."""
 
 from __future__ import annotations
 
@@ -11,8 +11,18 @@ from windlass.ids import PLACE_BITS
 from windlass.message import End, Held, Life, Message, State
 from windlass.store.redis.call import REGISTRY, Argument, optional
 from windlass.store.redis.link import Link
-from windlass.store.redis.records import deliveries_of, ended, living, member_of, message_of
+from windlass.store.redis.records import (
+    PLACES,
+    deliveries_of,
+    ended,
+    living,
+    member_of,
+    message_of,
+    target_of,
+)
 from windlass.store.redis.upkeep import Upkeep
+
+_NOTHING: Any = (b"none",)
 
 
 class Reading:
@@ -33,25 +43,47 @@ class Reading:
         return messages
 
     async def find(self, number: int) -> Life | None:
-        queue = number >> PLACE_BITS
-        while queue:
-            member = member_of(queue, number)
+        queue, reply = await self._look("find", number)
+        if not queue:
+            return None
+        name, member = self._memory.names.get(queue, ""), member_of(queue, number).encode()
+        if reply[0] == b"living":
+            return living(queue, name, member, *reply[1:])
+        return ended(queue, name, member, reply[1])
+
+    async def where(self, number: int) -> tuple[int, bool]:
+        """Number of the queue that a message, or the record of its end, is in (0: there is nothing of it any
+        more), and whether it lives."""
+        queue, reply = await self._look("where", number)
+        return queue, bool(queue) and reply[0] == b"living"
+
+    async def _look(self, verb: str, number: int) -> tuple[int, Any]:
+        """What `verb` says of a message in the queue in which there is something of it, 0: there is nothing.
+
+        From its home a pointer may lead on. One that leads nowhere, and is still there when that is known, is
+        taken away: what it led to was purged, say.
+        """
+        home = at = number >> PLACE_BITS
+        followed = b""
+        while True:
             try:
-                reply = await self._link.ask("find", queue, [member])
+                reply = await self._link.ask(verb, at, [member_of(at, number)]) if at else _NOTHING
             except QueueNotFound:
-                return None
-            name = self._memory.names.get(queue, "")
-            if reply[0] == b"living":
-                return living(queue, name, member.encode(), *reply[1:])
-            if reply[0] == b"ended":
-                return ended(queue, name, member.encode(), reply[1])
+                reply = _NOTHING
+            if reply[0] in (b"living", b"ended"):
+                return at, reply
             if reply[0] == b"moving":
-                await self._upkeep.move_on(queue)
-            elif reply[0] == b"away" and int(reply[1]) != queue:
-                queue = int(reply[1])
+                await self._upkeep.move_on(at)
+            elif reply[0] == b"away" and reply[1] != followed:
+                followed = reply[1]
+                at = target_of(followed)
+            elif reply[0] == b"away":
+                self._link.send_quietly("unpoint", home, [number & PLACES, followed])
+                return 0, reply
+            elif at != home:
+                at = home
             else:
-                return None
-        return None
+                return 0, reply
 
     async def held(self, holder: str | None) -> list[Held]:
         found: list[Held] = []

@@ -12,7 +12,6 @@ import structlog
 
 from windlass.clock import Clock
 from windlass.errors import QueueNotFound, StoreUnavailable
-from windlass.ids import PLACE_BITS
 from windlass.message import (
     Acknowledgement,
     End,
@@ -39,7 +38,7 @@ from windlass.store.redis.link import Link
 from windlass.store.redis.memory import decode_runner
 from windlass.store.redis.news import News
 from windlass.store.redis.reading import Reading
-from windlass.store.redis.records import encode, member_of
+from windlass.store.redis.records import encode
 from windlass.store.redis.settling import Settling
 from windlass.store.redis.topology import Topology
 from windlass.store.redis.upkeep import Upkeep
@@ -285,11 +284,7 @@ class RedisStore(Store):
 
     async def told(self, number: int, keep: int) -> None:
         self.calls["told"] += 1
-        queue = number >> PLACE_BITS
-        try:
-            await self._link.ask("told", queue, [member_of(queue, number), keep])
-        except QueueNotFound:
-            return
+        await self._settling.told(number, keep)
 
     async def oldest(self, queue: str) -> int | None:
         self.calls["oldest"] += 1
