@@ -58,7 +58,7 @@ WAYS = (by_acknowledging, by_extending, by_extending_anywhere, by_giving_back)
 
 
 def said(bench: Bench, messages: Sequence[Message], queue: str = "work") -> set[int]:
-    """What is said of receipts, each of which is asked for in a way of its own: an answer may change the next."""
+    """What is said of receipts, of each in a way of its own: an answer may change the next."""
     return {way(bench, message, queue) for way, message in zip(cycle(WAYS), messages, strict=False)}
 
 

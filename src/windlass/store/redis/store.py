@@ -43,6 +43,7 @@ from windlass.store.redis.settling import Settling
 from windlass.store.redis.topology import Topology
 from windlass.store.redis.upkeep import Upkeep
 from windlass.store.redis.watch import Watch
+from windlass.store.refusals import purged_lately
 
 log = structlog.get_logger("windlass.store")
 
@@ -255,9 +256,11 @@ class RedisStore(Store):
         self.calls["cancel"] += 1
         await self._settling.cancel(queue, number, leased=leased, how=how, outcome=outcome)
 
-    async def purge(self, queue: str) -> int:
+    async def purge(self, queue: str, *, apart: float = 0) -> int:
         self.calls["purge"] += 1
-        reply = await self._link.ask("purge", self._memory.number(queue), [])
+        reply = await self._link.ask("purge", self._memory.number(queue), [round(apart * 1000)])
+        if reply[0] < 0:
+            raise purged_lately(queue)
         return int(reply[0])
 
     async def redrive(self, queue: str, limit: int) -> tuple[int, bool]:

@@ -1,7 +1,7 @@
 -- What all verbs share. The verbs of this library are in files of their own; library.py puts them together
 -- behind this one. Each has one key, `PREFIX:{QUEUE}:s`, whose other keys begin alike and so share its slot:
 --
---   s    hash    settings, and `last`: the last place given out
+--   s    hash    settings; `last`: the last place given out; `purged`: when, by who wants purges apart
 --   m    hash    member -> what never changes of a living message: see `read`
 --   d    hash    member -> its deliveries, once it had any: see D
 --   r    zset    ready:   rank and place -> member
