@@ -36,8 +36,8 @@ QUEUE_KEYS = (
 REGISTRY_KEYS = ("s", "names", "letters", "k", "ru", "due", "duev", "gone", "claimed")
 _LOOKS = frozenset(
     {
-        "stats", "ready", "find", "where", "nowhere", "pointers", "peek", "oldest", "held", "untold",
-        "stale_arrivals", "has_left", "destroy",
+        "stats", "counts", "ready", "find", "where", "nowhere", "pointers", "peek", "oldest", "held",
+        "untold", "stale_arrivals", "has_left", "destroy",
     }
 )  # fmt: skip
 """Verbs whose answer is all that they answer: they change no message."""

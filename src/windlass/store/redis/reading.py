@@ -1,9 +1,10 @@
-"""Looks: peek, find, where, held, untold, oldest."""
+"""Looks: peek, find, where, held, untold, totals, oldest."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from operator import add
 from typing import Any
 
 from windlass.errors import QueueNotFound
@@ -22,6 +23,8 @@ from windlass.store.redis.records import (
 )
 from windlass.store.redis.upkeep import Upkeep
 
+_COUNTED = 500
+"""Queues that are counted at a time."""
 _NOTHING: Any = (b"none",)
 
 
@@ -118,6 +121,20 @@ class Reading:
                 return []
 
         return list(zip(numbers, await asyncio.gather(*map(ask, numbers)), strict=True))
+
+    async def totals(self) -> tuple[int, list[int]]:
+        """Of the queues that are known here. A bite a call, so that others get their turn."""
+        numbers = list(self._memory.names)
+        found = [0] * (1 + len(State))
+        for at in range(0, len(numbers), _COUNTED):
+            for counts in await self._counts(numbers[at : at + _COUNTED]):
+                found = list(map(add, found, counts))
+        return found[0], found[1:]
+
+    async def _counts(self, numbers: Sequence[int]) -> Sequence[Sequence[int]]:
+        if not self._link.topology.cluster:
+            return [await self._link.ask("counts", REGISTRY, numbers)]
+        return list(await asyncio.gather(*(self._link.ask("counts", number, []) for number in numbers)))
 
     async def oldest(self, queue: str) -> int | None:
         found = await self._link.ask("oldest", self._memory.number(queue), [])

@@ -146,8 +146,7 @@ class RedisStore(Store):
     async def totals(self) -> tuple[int, list[int]]:
         self.calls["totals"] += 1
         await self._administration.read_anew()
-        infos = await self._administration.infos(self._memory.page("", "", len(self._memory.names)))
-        return len(infos), [sum(getattr(info, state.name.lower()) for info in infos) for state in State]
+        return await self._reading.totals()
 
     async def learn(self, queue: str) -> bool:
         self.calls["learn"] += 1

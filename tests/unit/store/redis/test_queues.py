@@ -9,7 +9,9 @@ import pytest
 
 from tests.unit.store.redis.pair import Ask, Pair, interposed, raising
 from windlass.errors import Conflict, OutcomeUnknown, QueueInUse, QueueNotFound, StoreUnavailable
+from windlass.message import Options
 from windlass.store.base import Runner
+from windlass.store.redis import reading
 from windlass.store.redis.call import REGISTRY
 
 
@@ -175,3 +177,31 @@ def test_of_deleted_queues_nothing_is_left(pair: Pair) -> None:
     client = pair.one._link.topology.nodes()[0].client
     assert not client.hexists(pair.one._link.key_of(REGISTRY)[0][:-1] + "duev", str(number))
     assert set(client.scan_iter()) == before
+
+
+def test_all_queues_are_counted_together(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted defects: each queue is asked for itself; one that is being deleted is counted; one on its way
+    between two queues is not.
+    """
+    monkeypatch.setattr(reading, "_COUNTED", 4)
+    numbers = [pair.create(f"q{n}") for n in range(9)]
+    pair.create("work", max_deliveries=1, dead_letter="q0")
+    pair.create("alone", max_deliveries=1)
+    pair.send("q1", b"1", b"2")
+    pair.run(lambda: pair.one.send("q2", [b"1"] * 3, [Options(group="g")] * 3))
+    pair.run(lambda: pair.one.send("q3", [b"1"], [Options(delay=9_000)]))
+    for name in ("alone", "work"):
+        pair.send(name, b"1", b"2")
+        first, _ = pair.take(name, 2, lease=60_000)
+        with interposed(pair.one, raising("arrive", AWAY)):
+            pair.give_back(name, first)
+    pair.run(lambda: pair.one._link.ask("destroy", numbers[8], []))
+    real, asked = pair.one._link.ask, []
+
+    async def ask(verb: str, number: int, args: Sequence[Any]) -> Any:
+        asked.append(verb)
+        return await real(verb, number, args)
+
+    pair.one._link.ask = ask  # type: ignore[method-assign]
+    assert pair.run(pair.one.totals) == (10, [3, 2, 1, 2, 2])
+    assert asked == ["counts"] * 3
