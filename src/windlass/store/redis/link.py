@@ -33,7 +33,7 @@ QUEUE_KEYS = (
     "s", "m", "d", "r", "l", "y", "z", "zx", "x", "g", "o", "c", "e", "ex", "u", "dd", "ddx", "an", "anx",
     "t", "v", "w", "wx", "away",
 )  # fmt: skip
-REGISTRY_KEYS = ("s", "names", "letters", "k", "ru", "due", "duev", "gone", "claimed")
+REGISTRY_KEYS = ("s", "names", "letters", "k", "ru", "due", "duev", "gone", "made", "claimed")
 _LOOKS = frozenset(
     {
         "stats", "counts", "ready", "find", "where", "nowhere", "pointers", "peek", "oldest", "held",

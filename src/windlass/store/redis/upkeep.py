@@ -133,6 +133,7 @@ class Upkeep:
 
     async def sweep(self) -> None:
         """Look through all queues for what nobody was told of."""
+        await self._ask("unmade", REGISTRY, [_SWEEP_EVERY])
         reply = await self._ask("all", REGISTRY, [])
         for number in reply[5]:
             await self._ask("destroy", int(number), [])
