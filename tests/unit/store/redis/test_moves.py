@@ -10,6 +10,7 @@ import pytest
 from tests.unit.store.redis.pair import Cut, Pair, interposed, raising
 from windlass.errors import StoreFull, StoreUnavailable
 from windlass.message import State
+from windlass.store.redis import upkeep
 
 
 @pytest.fixture
@@ -132,13 +133,14 @@ def give_up(pair: Pair, amount: int) -> list[int]:
 
 
 @pytest.mark.parametrize("gone", ["purged", "deleted"])
-def test_pointers_end_with_what_they_lead_to(pair: Pair, gone: str) -> None:
+def test_pointers_end_with_what_they_lead_to(pair: Pair, gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though nobody asks for those messages.
 
     Planted defects: the look through all queues passes pointers over; it looks into some, whatever they are.
     """
-    give_up(pair, 700)
-    assert len(pointers(pair)) == 700
+    monkeypatch.setattr(upkeep, "_POINTERS", 8)
+    give_up(pair, 24)
+    assert len(pointers(pair)) == 24
     if gone == "purged":
         pair.run(lambda: pair.one.purge("letters"))
         (lives,) = give_up(pair, 1)
@@ -209,3 +211,14 @@ def test_what_is_on_its_way_is_found_where_it_arrives(pair: Pair) -> None:
     life = pair.run(lambda: pair.other.find(number))
     assert life is not None
     assert pair.ready("last") == 1
+
+
+def test_what_has_not_arrived_is_not_lost(pair: Pair) -> None:
+    """Planted defect: a pointer is taken away while what it leads to is on its way there."""
+    with interposed(pair.one, raising("arrive", StoreUnavailable("Nothing was done."))):
+        (number,) = give_up(pair, 1)
+    pair.run(lambda: pair.other._upkeep._forget_pointers(pair.one.queue_number("work")))
+    assert len(pointers(pair)) == 1
+    pair.settle(pair.other)
+    assert pair.ready("letters") == 1
+    assert pair.run(lambda: pair.other.find(number)) is not None

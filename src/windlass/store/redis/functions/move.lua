@@ -93,12 +93,19 @@ writers.unpoint = function(keys, args)
   return close(q, 0)
 end
 
--- pointers: some places whose messages are elsewhere, at random, and the pointer of each behind it.
+-- pointers: some places whose messages are elsewhere, at random, and the pointer of each behind it. None of a message
+-- that may not have arrived.
 -- args: time, server, how many
 verbs.pointers = function(keys, args)
   local q = open(keys, args)
   if not q then return NONE end
-  return call('HRANDFIELD', q.b .. 'away', args[3], 'WITHVALUES')
+  local found, drawn = {}, call('HRANDFIELD', q.b .. 'away', args[3], 'WITHVALUES')
+  for n = 1, #drawn, 2 do
+    if call('HEXISTS', q.b .. 'v', drawn[n]) == 0 then
+      found[#found + 1], found[#found + 2] = drawn[n], drawn[n + 1]
+    end
+  end
+  return found
 end
 
 -- comeback: the queue that it left for is gone. A letter stays here as dead, a redriven one starts here anew.
