@@ -10,6 +10,7 @@ from typing import Any
 from windlass.errors import QueueNotFound
 from windlass.ids import PLACE_BITS
 from windlass.message import End, Held, Life, Message, State
+from windlass.store.redis.administration import Administration
 from windlass.store.redis.call import REGISTRY, Argument, optional
 from windlass.store.redis.link import Link
 from windlass.store.redis.records import (
@@ -31,9 +32,10 @@ _NOTHING: Any = (b"none",)
 class Reading:
     """These verbs, as the store has them."""
 
-    def __init__(self, link: Link, upkeep: Upkeep) -> None:
+    def __init__(self, link: Link, administration: Administration, upkeep: Upkeep) -> None:
         self._link = link
         self._memory = link.memory
+        self._administration = administration
         self._upkeep = upkeep
 
     async def peek(self, queue: str, limit: int, state: State) -> list[Message]:
@@ -49,10 +51,16 @@ class Reading:
         queue, reply = await self._look("find", number)
         if not queue:
             return None
-        name, member = self._memory.names.get(queue, ""), member_of(queue, number).encode()
+        name, member = await self._name(queue), member_of(queue, number).encode()
         if reply[0] == b"living":
             return living(queue, name, member, *reply[1:])
         return ended(queue, name, member, reply[1])
+
+    async def _name(self, queue: int) -> str:
+        """A queue's name, though nobody told us yet that another server made it; "" for one that is gone."""
+        if queue not in self._memory.names:
+            await self._administration.read_anew()
+        return self._memory.names.get(queue, "")
 
     async def where(self, number: int) -> tuple[int, bool]:
         """Number of the queue that a message, or the record of its end, is in (0: there is nothing of it any
@@ -100,7 +108,7 @@ class Reading:
     async def untold(self, limit: int) -> list[End]:
         ends: list[End] = []
         for number, reply in await self._of_claimed("untold", [limit]):
-            name = self._memory.names.get(number, "")
+            name = await self._name(number) if reply else ""
             for member, *rest in reply:
                 if len(rest) == 1:
                     life = ended(number, name, member, rest[0])

@@ -77,7 +77,7 @@ class RedisStore(Store):
             self._memory = self._link.memory
             self._administration = Administration(self._link, self._link.ask)
             self._upkeep = Upkeep(self._link, self._link.ask)
-            self._reading = Reading(self._link, self._upkeep)
+            self._reading = Reading(self._link, self._administration, self._upkeep)
             self._settling = Settling(self._link, self._administration, self._upkeep, self._reading)
             self.secret = self._administration.open()
         except BaseException:

@@ -282,3 +282,14 @@ def test_who_stood_still_while_it_made_a_queue_begins_anew(pair: Pair) -> None:
         info, new = pair.run(lambda: pair.one.create_queue("q", {"lease_seconds": 7}))
     assert (new, info.settings.lease_seconds) == (True, 7)
     assert pair.run(lambda: pair.other.queue("q")) == info
+
+
+def test_a_message_is_found_in_a_queue_that_nobody_told_of(pair: Pair) -> None:
+    """Planted defect: it is found in a queue without a name."""
+    pair.other._watch.stop()
+    pair.other._news.close()
+    pair.run(lambda: pair.one.create_queue("q", {}))
+    (number,) = pair.send("q", b"1")
+    life = pair.run(lambda: pair.other.find(number))
+    assert life is not None
+    assert life.in_queue == "q"
