@@ -331,8 +331,8 @@ class View(Store):
         more: dict[str, Any] = {"leased": leased, "how": how, "outcome": outcome, "delivery": delivery}
         await self._do("cancel", lambda: self._store.cancel(queue, number, **more), queue)
 
-    async def purge(self, queue: str) -> int:
-        return await self._do("purge", lambda: self._store.purge(queue), queue)
+    async def purge(self, queue: str, *, apart: float = 0) -> int:
+        return await self._do("purge", lambda: self._store.purge(queue, apart=apart), queue)
 
     async def redrive(self, queue: str, limit: int) -> tuple[int, bool]:
         return await self._do("redrive", lambda: self._store.redrive(queue, limit), queue)

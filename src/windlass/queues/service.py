@@ -70,9 +70,9 @@ class Queues:
         rules.check_settings(settings)
         return await self.store.update_queue(name, settings, paused, was=was)
 
-    async def purge(self, name: str) -> int:
+    async def purge(self, name: str, *, apart: float = 0) -> int:
         rules.check_own(name)
-        purged = await self.store.purge(name)
+        purged = await self.store.purge(name, apart=apart)
         self.ends.tell_all()  # a purge names no messages: it is a mark
         return purged
 

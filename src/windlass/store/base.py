@@ -193,8 +193,7 @@ class Store(ABC):
     async def turn(self, work: str, seconds: float) -> bool:  # noqa: ARG002
         """Whether a piece of work that needs one server only is this one's to do now.
 
-        After a True no other server is told so for `seconds`, however soon the work is done or its server
-        is gone.
+        After a True no other server is told so for `seconds`, even if the work is done or its server gone.
         """
         return True
 
@@ -293,8 +292,9 @@ class Store(ABC):
         """
 
     @abstractmethod
-    async def purge(self, queue: str) -> int:
-        """End every message of a queue at once; returns how many. Raises QueueNotFound."""
+    async def purge(self, queue: str, *, apart: float = 0) -> int:
+        """End every message of a queue at once; returns how many. Raises QueueNotFound, and Conflict where
+        the last purge with an `apart` is less than so many seconds ago."""
 
     @abstractmethod
     async def redrive(self, queue: str, limit: int) -> tuple[int, bool]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from windlass.errors import Invalid, QueueExists, QueueInUse, QueueNotFound
+from windlass.errors import Conflict, Invalid, QueueExists, QueueInUse, QueueNotFound
 from windlass.message import QueueSettings
 
 
@@ -15,6 +15,10 @@ def not_found(name: str) -> QueueNotFound:
 
 def in_use(name: str, by: str) -> QueueInUse:
     return QueueInUse(f"Queue {by!r} names {name!r} as its dead letter. Change that first.")
+
+
+def purged_lately(name: str) -> Conflict:
+    return Conflict(f"Queue {name!r} has just been purged.")
 
 
 def own_letter() -> Invalid:

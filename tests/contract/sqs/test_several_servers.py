@@ -8,8 +8,11 @@ from typing import Any
 
 import pytest
 
+from tests.contract.bench import Bench
+from tests.contract.conftest import OnRedis
 from tests.contract.servers import Several, Yards
 from tests.contract.sqs.face import Face
+from tests.redis_server import RedisServer
 
 
 @pytest.fixture
@@ -57,3 +60,31 @@ def test_a_queue_is_purged_once_a_minute_by_all_servers(faces: tuple[Face, Face]
     a.create("q")
     assert a("PurgeQueue", QueueUrl="q") == {}
     assert b.refused("PurgeQueue", QueueUrl="q")[0] == "PurgeQueueInProgress"
+
+
+def test_a_purge_that_did_not_happen_is_none(redis_server: RedisServer) -> None:
+    """The store is lost between the request and the purge.
+
+    Planted defect: that it was purged is noted before it is.
+    """
+    bench = Bench(OnRedis(redis_server))
+    face = Face(bench)
+    face.create("q")
+    bench.send("q", b"1")
+    link = bench.store._link  # type: ignore[attr-defined]
+    real = link.submit
+
+    def losing(call: Any) -> Any:
+        if call.verb == "purge":
+            redis_server.stop()
+        return real(call)
+
+    link.submit = losing
+    assert face.refused("PurgeQueue", QueueUrl="q")[0] in ("ServiceUnavailable", "InternalFailure")
+    redis_server.start()
+    link.submit = real
+    assert bench.counts("q") == {"ready": 1}
+    assert face("PurgeQueue", QueueUrl="q") == {}
+    assert bench.counts("q") == {}
+    assert face.refused("PurgeQueue", QueueUrl="q")[0] == "PurgeQueueInProgress"
+    bench.close()

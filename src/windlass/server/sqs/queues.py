@@ -16,7 +16,6 @@ from windlass.errors import (
     QueueExists,
     QueueInUse,
     QueueNotFound,
-    WindlassError,
 )
 from windlass.message import RESERVED, QueueInfo
 from windlass.queues import Queues
@@ -58,8 +57,6 @@ class QueueActions:
         self._store = queues.store
         self._changed = changed
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
-        self._purged: dict[int, int] = {}
-        """Number of a queue -> when it was purged, ms, where no other server has the store open."""
         self.actions: dict[str, Slow] = {
             "AddPermission": self.add_permission,
             "CreateQueue": self.create,
@@ -279,24 +276,13 @@ class QueueActions:
         call.request.principal.demand(ADMIN, name)
         check_own(name)
         await self._info(name)
-        number, now = self._store.queue_number(name), self._queues.clock.now()
-        if self._store.shared:
-            allowed = await self._store.turn(f"sqs.purge:{number}", PURGE_EVERY)
-        else:
-            earliest = now - PURGE_EVERY * 1000
-            self._purged = {each: at for each, at in self._purged.items() if at > earliest}
-            allowed = number not in self._purged
-            self._purged.setdefault(number, now)
-        if not allowed:
+        try:
+            await self._queues.purge(name, apart=PURGE_EVERY)
+        except Conflict as error:
             raise SqsError(
                 "PurgeQueueInProgress",
                 f"Only one PurgeQueue operation on {name} is allowed every {PURGE_EVERY} seconds.",
-            )
-        try:
-            await self._queues.purge(name)
-        except WindlassError:
-            self._purged.pop(number, None)  # it may be tried again at once
-            raise
+            ) from error
         return {}
 
     async def delete(self, call: Call) -> Result:

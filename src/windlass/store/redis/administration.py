@@ -180,18 +180,20 @@ class Administration:
             letters = named.get("dead_letter")
             target = await self._dead_letter(name, letters)
             settings = msgspec.structs.replace(QueueSettings(), **named)
-            number = await self._ask("number", REGISTRY, ["next_queue"])
+            number = await self._ask("make", REGISTRY, [])
             fields: dict[str, Any] = {"number": number, "name": name, "paused": "0", **fields_of(settings)}
             fields["dl"] = target
             await self._ask("configure", number, ["", *_flat(fields)])
             registered, deleted = await self._ask("register", REGISTRY, [name, number, letters or ""])
             for each in deleted:  # one of this name may be there still, and be sent to by who was not told
                 await self.bury(int(each))
-            if registered == b"noletter":
-                await self._ask("destroy", number, [])
-                raise no_letter(letters)
+            if registered in (b"noletter", b"late"):
+                await self.bury(number)
+                if registered == b"noletter":
+                    raise no_letter(letters)
+                continue  # this server stood still for so long that others began to delete it
             if int(registered) != number:  # somebody else was faster
-                await self._ask("destroy", number, [])
+                await self.bury(number)
                 self._memory.put(name, int(registered))
                 continue
             self._memory.put(name, number)

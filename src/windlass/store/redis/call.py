@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio import Future
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import msgspec
@@ -34,7 +34,7 @@ class Call(Operation[Any]):
     """One call. `decode` makes its result of the answer, or its part of a common one."""
 
     __slots__ = (
-        "abandoned", "args", "decode", "label", "number", "parts", "size", "tries", "verb",
+        "abandoned", "args", "decode", "elsewhere", "label", "number", "parts", "size", "tries", "verb",
     )  # fmt: skip
 
     def __init__(
@@ -63,6 +63,8 @@ class Call(Operation[Any]):
         """Bytes."""
         self.abandoned = abandoned
         """Whether its caller is gone."""
+        self.elsewhere: Callable[[Any], Awaitable[Any]] | None = None
+        """What makes its result whole where some of its messages were moved to other queues."""
         self.tries = 0
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from asyncio import AbstractEventLoop, Future
-from collections.abc import Sequence
+from asyncio import AbstractEventLoop, Future, Task
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Any
 
 import redis
@@ -32,13 +33,19 @@ QUEUE_KEYS = (
     "s", "m", "d", "r", "l", "y", "z", "zx", "x", "g", "o", "c", "e", "ex", "u", "dd", "ddx", "an", "anx",
     "t", "v", "w", "wx", "away",
 )  # fmt: skip
-REGISTRY_KEYS = ("s", "names", "letters", "k", "ru", "due", "duev", "gone", "claimed")
+REGISTRY_KEYS = ("s", "names", "letters", "k", "ru", "due", "duev", "gone", "made", "claimed")
 _LOOKS = frozenset(
-    {"stats", "ready", "find", "peek", "oldest", "held", "untold", "stale_arrivals", "has_left", "destroy"}
-)
+    {
+        "stats", "counts", "ready", "find", "where", "nowhere", "pointers", "peek", "oldest", "held",
+        "untold", "stale_arrivals", "has_left", "destroy",
+    }
+)  # fmt: skip
 """Verbs whose answer is all that they answer: they change no message."""
 _PROMISES = frozenset({"send", "send_with", "receive", "acknowledge", "extend", "release", "cancel"})
 """Verbs whose answer says that something is on disk."""
+_SETTLING = frozenset({"acknowledge", "extend"})
+_ELSEWHERE = frozenset({3, -3})
+"""What these verbs answer of a message that was moved to another queue."""
 _CONFIRMED_WITHIN = 3.0
 """Seconds that replicas have to confirm what they got."""
 _NOTED_FOR = 1.0
@@ -65,6 +72,7 @@ class Link:
         self._noted: dict[int, tuple[int, float]] = {}
         """Queue -> what the registry was told last, and when (monotonic seconds)."""
         self._late: dict[int, int] = {}
+        self._going_on: set[Task[None]] = set()
         self._lock = threading.Lock()
         self._closed = False
         self._confirmation: Confirmation | None = None
@@ -213,6 +221,8 @@ class Link:
             try:
                 if bundle.calls:
                     bundle.settle(answer[0] if bundle.parts else answer)
+                if bundle.verb in _SETTLING and bundle.parts and not _ELSEWHERE.isdisjoint(answer[0]):
+                    self._look_elsewhere(bundle.calls)
             except Exception as error:
                 log.exception("answer_unreadable", verb=bundle.verb)
                 for call in bundle.calls:
@@ -251,6 +261,28 @@ class Link:
         answer[0] = [answer[0][n] for n in kept]
         calls = [bundle.calls[n] for n in kept]
         return Bundle(bundle.verb, bundle.number, calls, len(calls))
+
+    def _look_elsewhere(self, calls: Sequence[Call]) -> None:
+        """Some of their messages were moved to other queues: their callers wait until that is looked into."""
+        for call in calls:
+            if call.elsewhere is not None and call.result is not None and None in call.result:
+                asked, call.future = call.future, call.future.get_loop().create_future()
+                call.future.add_done_callback(partial(self._go_on, call.elsewhere, asked))
+
+    def _go_on(self, finish: Callable[[Any], Awaitable[Any]], asked: Future[Any], found: Future[Any]) -> None:
+        async def go_on() -> None:
+            try:
+                result = await finish(found.result())
+            except Exception as error:  # noqa: BLE001 - who asked raises it
+                if not asked.done():
+                    asked.set_exception(error)
+            else:
+                if not asked.done():
+                    asked.set_result(result)
+
+        task = found.get_loop().create_task(go_on())
+        self._going_on.add(task)
+        task.add_done_callback(self._going_on.discard)
 
     # --- what answers bring ---------------------------------------------------------------------------
 

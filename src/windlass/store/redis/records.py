@@ -11,7 +11,7 @@ from windlass.clock import rfc3339
 from windlass.ids import PLACE_BITS
 from windlass.message import Life, Message, QueueInfo, QueueSettings, State
 
-_PLACE = (1 << PLACE_BITS) - 1
+PLACES = (1 << PLACE_BITS) - 1
 _PLAIN = ord("P")
 _MINUTE = 60
 _COUNT = 1 << 20
@@ -25,13 +25,18 @@ encode_settings = msgspec.json.Encoder().encode
 def member_of(queue: int, number: int) -> str:
     """What a message is called in queue number `queue`."""
     home = number >> PLACE_BITS
-    return str(number & _PLACE) if home == queue else f"{home}:{number & _PLACE}"
+    return str(number & PLACES) if home == queue else f"{home}:{number & PLACES}"
 
 
 def number_of(queue: int, member: bytes) -> int:
     """The number of what is called so in queue number `queue`."""
     home, colon, place = member.partition(b":")
     return int(home) << PLACE_BITS | int(place) if colon else queue << PLACE_BITS | int(home)
+
+
+def target_of(pointer: bytes) -> int:
+    """The number of the queue that a pointer leads to."""
+    return int(pointer.partition(b":")[0])
 
 
 def message_of(

@@ -12,7 +12,6 @@ import structlog
 
 from windlass.clock import Clock
 from windlass.errors import QueueNotFound, StoreUnavailable
-from windlass.ids import PLACE_BITS
 from windlass.message import (
     Acknowledgement,
     End,
@@ -39,11 +38,12 @@ from windlass.store.redis.link import Link
 from windlass.store.redis.memory import decode_runner
 from windlass.store.redis.news import News
 from windlass.store.redis.reading import Reading
-from windlass.store.redis.records import encode, member_of
+from windlass.store.redis.records import encode
 from windlass.store.redis.settling import Settling
 from windlass.store.redis.topology import Topology
 from windlass.store.redis.upkeep import Upkeep
 from windlass.store.redis.watch import Watch
+from windlass.store.refusals import purged_lately
 
 log = structlog.get_logger("windlass.store")
 
@@ -77,7 +77,7 @@ class RedisStore(Store):
             self._memory = self._link.memory
             self._administration = Administration(self._link, self._link.ask)
             self._upkeep = Upkeep(self._link, self._link.ask)
-            self._reading = Reading(self._link, self._upkeep)
+            self._reading = Reading(self._link, self._administration, self._upkeep)
             self._settling = Settling(self._link, self._administration, self._upkeep, self._reading)
             self.secret = self._administration.open()
         except BaseException:
@@ -146,8 +146,7 @@ class RedisStore(Store):
     async def totals(self) -> tuple[int, list[int]]:
         self.calls["totals"] += 1
         await self._administration.read_anew()
-        infos = await self._administration.infos(self._memory.page("", "", len(self._memory.names)))
-        return len(infos), [sum(getattr(info, state.name.lower()) for info in infos) for state in State]
+        return await self._reading.totals()
 
     async def learn(self, queue: str) -> bool:
         self.calls["learn"] += 1
@@ -251,9 +250,11 @@ class RedisStore(Store):
         self.calls["cancel"] += 1
         await self._settling.cancel(queue, number, leased=leased, how=how, outcome=outcome, delivery=delivery)
 
-    async def purge(self, queue: str) -> int:
+    async def purge(self, queue: str, *, apart: float = 0) -> int:
         self.calls["purge"] += 1
-        reply = await self._link.ask("purge", self._memory.number(queue), [])
+        reply = await self._link.ask("purge", self._memory.number(queue), [round(apart * 1000)])
+        if reply[0] < 0:
+            raise purged_lately(queue)
         return int(reply[0])
 
     async def redrive(self, queue: str, limit: int) -> tuple[int, bool]:
@@ -280,11 +281,7 @@ class RedisStore(Store):
 
     async def told(self, number: int, keep: int) -> None:
         self.calls["told"] += 1
-        queue = number >> PLACE_BITS
-        try:
-            await self._link.ask("told", queue, [member_of(queue, number), keep])
-        except QueueNotFound:
-            return
+        await self._settling.told(number, keep)
 
     async def oldest(self, queue: str) -> int | None:
         self.calls["oldest"] += 1

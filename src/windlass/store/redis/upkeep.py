@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -20,7 +20,7 @@ from windlass.store.redis.administration import AWAY, Ask
 from windlass.store.redis.call import REGISTRY
 from windlass.store.redis.clock import ServerClock
 from windlass.store.redis.link import Link
-from windlass.store.redis.records import decode
+from windlass.store.redis.records import decode, target_of
 
 log = structlog.get_logger("windlass.store")
 
@@ -29,6 +29,8 @@ _AT_ONCE = 64
 _MINE = 5_000
 """How long what a server took is its own, ms."""
 _SWEEP_EVERY = 60_000
+_POINTERS = 256
+"""Pointers of a queue that are looked into at a time."""
 _TOO_LATE = 2
 """What `arrive` answers where others may have finished that move since."""
 _LOOK_EVERY = 1_000
@@ -131,6 +133,7 @@ class Upkeep:
 
     async def sweep(self) -> None:
         """Look through all queues for what nobody was told of."""
+        await self._ask("unmade", REGISTRY, [_SWEEP_EVERY])
         reply = await self._ask("all", REGISTRY, [])
         for number in reply[5]:
             await self._ask("destroy", int(number), [])
@@ -143,6 +146,7 @@ class Upkeep:
             if notes:
                 await self._ask("note_due", REGISTRY, notes)
             await asyncio.gather(*map(self._forget_departed, some))
+            await asyncio.gather(*map(self._forget_pointers, some))
 
     async def _forget_departed(self, number: int) -> None:
         """Forget what arrived here and has departed there: whoever moved it died in between."""
@@ -160,3 +164,32 @@ class Upkeep:
                 left = 0
             if not left:
                 await self._ask("forget", number, [token])
+
+    async def _forget_pointers(self, number: int) -> None:
+        """Take away some pointers of a queue that lead nowhere, and more while those are the most."""
+        while True:
+            try:
+                found = await self._ask("pointers", number, [_POINTERS])
+                places: dict[bytes, bytes] = dict(zip(found[::2], found[1::2], strict=True))
+                lost = await self._lost(number, places)
+                if lost:
+                    pairs = ((place, places[place]) for place in lost)
+                    await self._ask("unpoint", number, [part for pair in pairs for part in pair])
+            except QueueNotFound:
+                return
+            if 2 * len(lost) <= len(places):
+                return
+
+    async def _lost(self, home: int, places: Mapping[bytes, bytes]) -> list[bytes]:
+        """Those places of a queue whose pointers lead nowhere."""
+        by_target: dict[int, list[bytes]] = {}
+        for place, pointer in places.items():
+            by_target.setdefault(target_of(pointer), []).append(place)
+        lost: list[bytes] = []
+        for target, led in by_target.items():
+            try:
+                members = await self._ask("nowhere", target, [b"%d:%b" % (home, place) for place in led])
+                lost += [member.partition(b":")[2] for member in members]
+            except QueueNotFound:
+                lost += led
+        return lost

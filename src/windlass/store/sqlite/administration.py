@@ -10,7 +10,7 @@ import msgspec
 from windlass.errors import Conflict, MessageGone, MessageLeased
 from windlass.message import QueueInfo, QueueSettings, State
 from windlass.store.base import Key, Runner
-from windlass.store.refusals import compare, in_use, no_letter, own_letter
+from windlass.store.refusals import compare, in_use, no_letter, own_letter, purged_lately
 from windlass.store.sqlite import ready
 from windlass.store.sqlite.callers import write_key, write_runner
 from windlass.store.sqlite.memory import EXPIRING, GROUPED, Memory, QueueState, encode_settings
@@ -115,13 +115,21 @@ def delete_queue(tx: Transaction, name: str) -> None:
     tx.on_commit.append(lambda: tx.memory.remove(queue))
 
 
-def purge(tx: Transaction, name: str) -> int:
+def purge(tx: Transaction, name: str, apart: int) -> int:
     queue = tx.memory.queue(name)
+    if apart and queue.purged_at is not None and tx.now < queue.purged_at + apart:
+        raise purged_lately(name)
     amount = tx.length(queue)
     generation = _next(tx, "next_generation")
     _abandon(tx, queue)
     tx.db.execute("UPDATE queues SET generation = ? WHERE id = ?", (generation, queue.number))
-    tx.on_commit.append(lambda: tx.memory.regenerate(queue, generation))
+
+    def commit() -> None:
+        tx.memory.regenerate(queue, generation)
+        if apart:
+            queue.purged_at = tx.now
+
+    tx.on_commit.append(commit)
     return amount
 
 

@@ -59,7 +59,7 @@ class QueueState:
 
     __slots__ = (
         "counts", "created_at", "generation", "ins", "lease", "name", "number", "outs", "past", "paused",
-        "remembers", "settings",
+        "purged_at", "remembers", "settings",
     )  # fmt: skip
 
     def __init__(
@@ -70,6 +70,8 @@ class QueueState:
         self.generation = generation
         self.paused = paused
         self.created_at = created_at
+        self.purged_at: int | None = None
+        """When it was last purged by somebody who wants purges apart."""
         self.counts = [0] * COUNTS
         self.ins = Rate()
         self.outs = Rate()

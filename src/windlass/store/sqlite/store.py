@@ -241,8 +241,8 @@ class SQLiteStore(Store):
         )  # fmt: skip
         await self._step("cancel", run, queue)
 
-    async def purge(self, queue: str) -> int:
-        run = partial(administration.purge, name=queue)
+    async def purge(self, queue: str, *, apart: float = 0) -> int:
+        run = partial(administration.purge, name=queue, apart=round(apart * 1000))
         return await self._step("purge", run, queue, structural=True)
 
     async def redrive(self, queue: str, limit: int) -> tuple[int, bool]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 
 from tests.unit.store.redis.pair import Cut, Pair, interposed, raising
 from windlass.errors import StoreFull, StoreUnavailable
 from windlass.message import State
+from windlass.store.redis import upkeep
 
 
 @pytest.fixture
@@ -113,3 +115,110 @@ def test_what_comes_back_from_a_queue_that_is_gone_is_the_move_that_was_meant(pa
     pair.run(lambda: pair.one._link.ask("comeback", work, [str(message.number & (1 << 48) - 1), "another"]))
     pair.settle(pair.other)
     assert pair.ready("letters") == 1
+
+
+def pointers(pair: Pair) -> dict[bytes, bytes]:
+    """What leads from `work` to where its messages are now."""
+    key = pair.one._link.key_of(pair.one.queue_number("work"))[0][:-1] + "away"
+    found: dict[bytes, bytes] = pair.one._link.topology.nodes()[0].client.hgetall(key)  # type: ignore[assignment]
+    return found
+
+
+def give_up(pair: Pair, amount: int) -> list[int]:
+    """Have so many messages moved to the dead-letter queue; their numbers."""
+    numbers = pair.send("work", *[b"1"] * amount)
+    for message in pair.take("work", amount, lease=60_000):
+        pair.give_back("work", message)
+    return numbers
+
+
+@pytest.mark.parametrize("gone", ["purged", "deleted"])
+def test_pointers_end_with_what_they_lead_to(pair: Pair, gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though nobody asks for those messages.
+
+    Planted defects: the look through all queues passes pointers over; it looks into some, whatever they are.
+    """
+    monkeypatch.setattr(upkeep, "_POINTERS", 8)
+    give_up(pair, 24)
+    assert len(pointers(pair)) == 24
+    if gone == "purged":
+        pair.run(lambda: pair.one.purge("letters"))
+        (lives,) = give_up(pair, 1)
+    else:
+        pair.run(lambda: pair.one.update_queue("work", {"dead_letter": None}))
+        pair.run(lambda: pair.one.delete_queue("letters"))
+    pair.clock.advance(61)
+    pair.settle(pair.other)
+    left = [str(lives & (1 << 48) - 1).encode()] if gone == "purged" else []
+    assert list(pointers(pair)) == left
+
+
+def test_a_look_takes_away_a_pointer_that_leads_nowhere(pair: Pair) -> None:
+    """Planted defect: it is followed, and stays."""
+    numbers = give_up(pair, 3)
+    pair.run(lambda: pair.one.purge("letters"))
+    for number in numbers[:2]:
+        assert pair.run(lambda number=number: pair.other.find(number)) is None  # type: ignore[misc]
+    pair.run(pair.other.ping)  # behind what nobody waits for
+    assert len(pointers(pair)) == 1
+
+
+def test_a_pointer_that_was_set_anew_stays(pair: Pair) -> None:
+    """Who looked goes on when the message came home and was moved once more.
+
+    Planted defects: all pointers to one queue are alike; who has seen that nothing is there does not look
+    again.
+    """
+    (number,) = give_up(pair, 1)
+    work, looked_at = pair.one.queue_number("work"), pointers(pair)
+
+    def again() -> None:
+        assert pair.run(lambda: pair.other.redrive("work", 1)) == (1, False)
+        (message,) = pair.take("work", lease=60_000)
+        pair.give_back("work", message)
+
+    again()
+    (pair_of,) = looked_at.items()
+    pair.run(lambda: pair.one._link.ask("unpoint", work, pair_of))
+    assert len(pointers(pair)) == 1
+    real, came = pair.one._link.ask, False
+
+    async def ask(verb: str, asked: int, args: Sequence[Any]) -> Any:
+        nonlocal came
+        if verb == "find" and asked != work and not came:  # it comes home just before this look
+            came = True
+            await pair.other.redrive("work", 1)
+        return await real(verb, asked, args)
+
+    pair.one._link.ask = ask  # type: ignore[assignment, method-assign]
+    life = pair.run(lambda: pair.one.find(number))
+    assert came
+    assert life is not None
+    assert life.in_queue == "work"
+
+
+def test_what_is_on_its_way_is_found_where_it_arrives(pair: Pair) -> None:
+    """A letter that goes on to the dead-letter queue of its dead-letter queue.
+
+    Planted defect: who has finished the move looks only where it came from.
+    """
+    pair.create("last")
+    pair.run(lambda: pair.one.update_queue("letters", {"dead_letter": "last"}))
+    (number,) = give_up(pair, 1)
+    (letter,) = pair.take("letters", lease=60_000)
+    with interposed(pair.one, raising("arrive", StoreUnavailable("Nothing was done."))):
+        pair.give_back("letters", letter)
+    life = pair.run(lambda: pair.other.find(number))
+    assert life is not None
+    assert pair.ready("last") == 1
+
+
+def test_what_has_not_arrived_is_not_lost(pair: Pair) -> None:
+    """Planted defect: a pointer is taken away while what it leads to is on its way there."""
+    with interposed(pair.one, raising("arrive", StoreUnavailable("Nothing was done."))):
+        (number,) = give_up(pair, 1)
+    pair.run(lambda: pair.other._upkeep._forget_pointers(pair.one.queue_number("work")))
+    assert len(pointers(pair)) == 1
+    pair.settle(pair.other)
+    assert pair.ready("letters") == 1
+    assert pair.run(lambda: pair.other.find(number)) is not None

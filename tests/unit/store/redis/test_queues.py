@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pytest
 
-from tests.unit.store.redis.pair import Ask, Pair, interposed, raising
-from windlass.errors import Conflict, OutcomeUnknown, QueueInUse, QueueNotFound, StoreUnavailable
+from tests.unit.store.redis.pair import Ask, Cut, Pair, interposed, raising
+from windlass.errors import Conflict, Invalid, OutcomeUnknown, QueueInUse, QueueNotFound, StoreUnavailable
+from windlass.message import Options
 from windlass.store.base import Runner
+from windlass.store.redis import reading
 from windlass.store.redis.call import REGISTRY
 
 
@@ -175,3 +178,118 @@ def test_of_deleted_queues_nothing_is_left(pair: Pair) -> None:
     client = pair.one._link.topology.nodes()[0].client
     assert not client.hexists(pair.one._link.key_of(REGISTRY)[0][:-1] + "duev", str(number))
     assert set(client.scan_iter()) == before
+
+
+def test_all_queues_are_counted_together(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted defects: each queue is asked for itself; one that is being deleted is counted; one on its way
+    between two queues is not.
+    """
+    monkeypatch.setattr(reading, "_COUNTED", 4)
+    numbers = [pair.create(f"q{n}") for n in range(9)]
+    pair.create("work", max_deliveries=1, dead_letter="q0")
+    pair.create("alone", max_deliveries=1)
+    pair.send("q1", b"1", b"2")
+    pair.run(lambda: pair.one.send("q2", [b"1"] * 3, [Options(group="g")] * 3))
+    pair.run(lambda: pair.one.send("q3", [b"1"], [Options(delay=9_000)]))
+    for name in ("alone", "work"):
+        pair.send(name, b"1", b"2")
+        first, _ = pair.take(name, 2, lease=60_000)
+        with interposed(pair.one, raising("arrive", AWAY)):
+            pair.give_back(name, first)
+    pair.run(lambda: pair.one._link.ask("destroy", numbers[8], []))
+    real, asked = pair.one._link.ask, []
+
+    async def ask(verb: str, number: int, args: Sequence[Any]) -> Any:
+        asked.append(verb)
+        return await real(verb, number, args)
+
+    pair.one._link.ask = ask  # type: ignore[method-assign]
+    assert pair.run(pair.one.totals) == (10, [3, 2, 1, 2, 2])
+    assert asked == ["counts"] * 3
+
+
+def keys_of(pair: Pair) -> set[bytes]:
+    return set(pair.one._link.topology.nodes()[0].client.scan_iter())
+
+
+@pytest.mark.parametrize(("verb", "done"), [("make", True), ("configure", True), ("register", False)])
+def test_of_a_queue_that_was_never_made_nothing_is_left(pair: Pair, verb: str, done: bool) -> None:
+    """Its server ends half-way. Planted defect: no other server takes it away."""
+    pair.create("there")
+    before = keys_of(pair)
+    with interposed(pair.one, raising(verb, Cut(), done=done)), pytest.raises(Cut):
+        pair.run(lambda: pair.one.create_queue("q", {}))
+    assert keys_of(pair) != before
+    pair.clock.advance(59)
+    pair.settle(pair.other)
+    pair.clock.advance(61)
+    pair.settle(pair.other)
+    assert keys_of(pair) == before
+    assert pair.run(lambda: pair.other.queues())[0].name == "there"
+
+
+@pytest.mark.parametrize("ends", [False, True])
+@pytest.mark.parametrize("refused", ["taken", "letterless"])
+def test_of_a_queue_that_was_refused_at_last_nothing_is_left(pair: Pair, refused: str, ends: bool) -> None:
+    """Also where its server ends before it took its keys away.
+
+    Planted defects: one that is refused counts as made; one that was taken away counts as being made.
+    """
+    pair.create("letters")
+
+    def make(ask: Ask) -> Ask:
+        async def asked(verb: str, number: int, args: Sequence[Any]) -> Any:
+            if verb == "register":
+                if refused == "taken":
+                    await pair.other.create_queue("q", {})
+                else:
+                    await pair.other.delete_queue("letters")
+            if verb == "destroy" and ends:
+                raise Cut
+            return await ask(verb, number, args)
+
+        return asked
+
+    named = {} if refused == "taken" else {"dead_letter": "letters", "max_deliveries": 1}
+    with interposed(pair.one, make), contextlib.suppress(Cut, Invalid):
+        pair.run(lambda: pair.one.create_queue("q", named))
+    if ends:
+        pair.clock.advance(61)
+        pair.settle(pair.other)
+    left = {info.name for info in pair.run(lambda: pair.other.queues())}
+    assert left == ({"letters", "q"} if refused == "taken" else set())
+    numbers = {key.split(b"{")[1].split(b"}")[0] for key in keys_of(pair)}
+    assert numbers - {b"r"} == {str(pair.other.queue_number(name)).encode() for name in left}
+    assert not any(key.endswith(b"{r}:made") for key in keys_of(pair))
+
+
+def test_who_stood_still_while_it_made_a_queue_begins_anew(pair: Pair) -> None:
+    """Planted defect: a queue is registered whose keys others took away."""
+    stood = False
+
+    def make(ask: Ask) -> Ask:
+        async def asked(verb: str, number: int, args: Sequence[Any]) -> Any:
+            nonlocal stood
+            if verb == "register" and not stood:
+                stood = True
+                pair.clock.advance(61)
+                await pair.other.expire()
+            return await ask(verb, number, args)
+
+        return asked
+
+    with interposed(pair.one, make):
+        info, new = pair.run(lambda: pair.one.create_queue("q", {"lease_seconds": 7}))
+    assert (new, info.settings.lease_seconds) == (True, 7)
+    assert pair.run(lambda: pair.other.queue("q")) == info
+
+
+def test_a_message_is_found_in_a_queue_that_nobody_told_of(pair: Pair) -> None:
+    """Planted defect: it is found in a queue without a name."""
+    pair.other._watch.stop()
+    pair.other._news.close()
+    pair.run(lambda: pair.one.create_queue("q", {}))
+    (number,) = pair.send("q", b"1")
+    life = pair.run(lambda: pair.other.find(number))
+    assert life is not None
+    assert life.in_queue == "q"

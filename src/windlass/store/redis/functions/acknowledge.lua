@@ -1,9 +1,9 @@
 -- acknowledge: end leased messages.
 -- args: time, server, then for each: member, delivery, outcome ('-': none, else '+' and the JSON text), holder ('-': any,
 --       else '+' and the name), '1' where somebody has to be told
--- answer: 0 acknowledged, 1 stale, 2 gone
+-- answer: 0 acknowledged, 1 stale, 2 gone, 3 it was moved to another queue: see there
 local function settled_before(q, member, delivery, holder)
-  if call('HEXISTS', q.b .. 'away', member) == 1 then return 1 end
+  if call('HEXISTS', q.b .. 'away', member) == 1 then return 3 end
   local packed = call('HGET', q.b .. 'e', member)
   if not packed then return 2 end
   local untl = tonumber(call('ZSCORE', q.b .. 'ex', member) or 'inf')

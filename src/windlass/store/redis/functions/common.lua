@@ -1,7 +1,7 @@
 -- What all verbs share. The verbs of this library are in files of their own; library.py puts them together
 -- behind this one. Each has one key, `PREFIX:{QUEUE}:s`, whose other keys begin alike and so share its slot:
 --
---   s    hash    settings, and `last`: the last place given out
+--   s    hash    settings; `last`: the last place given out; `purged`: when, by who wants purges apart
 --   m    hash    member -> what never changes of a living message: see `read`
 --   d    hash    member -> its deliveries, once it had any: see D
 --   r    zset    ready:   rank and place -> member
@@ -19,7 +19,8 @@
 --   t    hash    messages in and out, by second
 --   v    hash    member -> one that leaves for another queue and has not arrived for certain
 --   w    hash    token -> when such a one arrived here; wx (zset): those that have departed, until when they are known
---   away hash    place -> number of the queue in which a message of this one is now
+--   away hash    place -> number of the queue in which a message of this one is now, and behind a colon a count, so
+--                that a pointer is never what an earlier one was
 --
 -- A blocked message is in none of r, l, y, z. A member is a message's place in the queue that it was sent to,
 -- with the number of that queue and a colon before it where that is another one. Times are ms since 1970.
@@ -333,11 +334,12 @@ end
 local function leave(q, member, m, raw, d, place, target, kind)
   take_out(q, member, m, d, place)
   local home, number = home_of(member)
-  local token = q.number .. ':' .. member .. ':' .. text(call('HINCRBY', q.b .. 's', 'moved', 1))
+  local moved = text(call('HINCRBY', q.b .. 's', 'moved', 1))
+  local token = q.number .. ':' .. member .. ':' .. moved
   local packed = cmsgpack.pack({ token, target, kind, home or q.number, number, m.at, m.place, m.rank,
                                  m.group or false, m.headers or false, m.expires, d or fresh() })
   call('HSET', q.b .. 'v', member, struct.pack('>I4', #packed) .. packed .. content_of(m, raw))
-  if not home then call('HSET', q.b .. 'away', member, target) end
+  if not home then call('HSET', q.b .. 'away', member, target .. ':' .. moved) end
   moving(q, member, call('HGET', q.b .. 'v', member))
   falls_due(q, q.now)
 end

@@ -1,7 +1,7 @@
 -- extend: let leases go on.
 -- args: time, server, then for each: member, lease in ms ('': as it is), delivery, holder ('-' or '+' and the name),
 --       the most that it may last since it began ('': no limit)
--- answer: when each ends (text), -1 stale, -2 gone
+-- answer: when each ends (text), -1 stale, -2 gone, -3 it was moved to another queue: see there
 writers.extend = function(keys, args)
   local q = open(keys, args)
   if not q then return NONE end
@@ -18,8 +18,8 @@ writers.extend = function(keys, args)
       call('ZADD', q.b .. 'l', text(due), member)
       falls_due(q, due)
       answer = text(due)
-    elseif not d and call('HEXISTS', q.b .. 'm', member) == 0 and call('HEXISTS', q.b .. 'away', member) == 0 then
-      answer = -2
+    elseif not d and call('HEXISTS', q.b .. 'm', member) == 0 then
+      answer = call('HEXISTS', q.b .. 'away', member) == 1 and -3 or -2
     end
     answers[#answers + 1] = answer
   end

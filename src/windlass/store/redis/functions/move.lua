@@ -74,8 +74,38 @@ end
 writers.point = function(keys, args)
   local q = open(keys, args)
   if not q then return NONE end
-  if args[4] == '' then call('HDEL', q.b .. 'away', args[3]) else call('HSET', q.b .. 'away', args[3], args[4]) end
+  if args[4] == '' then
+    call('HDEL', q.b .. 'away', args[3])
+  else
+    call('HSET', q.b .. 'away', args[3], args[4] .. ':' .. text(call('HINCRBY', q.b .. 's', 'moved', 1)))
+  end
   return close(q, 0)
+end
+
+-- unpoint: these pointers lead nowhere. One that was set anew since is another, and stays.
+-- args: time, server, then for each: place, the pointer
+writers.unpoint = function(keys, args)
+  local q = open(keys, args)
+  if not q then return NONE end
+  for n = 3, #args, 2 do
+    if call('HGET', q.b .. 'away', args[n]) == args[n + 1] then call('HDEL', q.b .. 'away', args[n]) end
+  end
+  return close(q, 0)
+end
+
+-- pointers: some places whose messages are elsewhere, at random, and the pointer of each behind it. None of a message
+-- that may not have arrived.
+-- args: time, server, how many
+verbs.pointers = function(keys, args)
+  local q = open(keys, args)
+  if not q then return NONE end
+  local found, drawn = {}, call('HRANDFIELD', q.b .. 'away', args[3], 'WITHVALUES')
+  for n = 1, #drawn, 2 do
+    if call('HEXISTS', q.b .. 'v', drawn[n]) == 0 then
+      found[#found + 1], found[#found + 2] = drawn[n], drawn[n + 1]
+    end
+  end
+  return found
 end
 
 -- comeback: the queue that it left for is gone. A letter stays here as dead, a redriven one starts here anew.

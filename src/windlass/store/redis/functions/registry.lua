@@ -5,6 +5,7 @@
 --   due    zset  number of a queue -> when something in it is due
 --   duev   hash  number of a queue -> which of all notes of `due` was its last
 --   gone   set   numbers of queues that are being deleted
+--   made   hash  number of a queue that is being made -> since when
 --   claimed  set  numbers of queues with claims, or with ends that somebody has to be told of
 --   s      hash  secret, version, next_queue, next_runner; `beat`: when a server was last seen to be there
 
@@ -47,6 +48,7 @@ writers.mark_claimed = function(keys, args) return call('SADD', registry(keys) .
 -- buried: a queue is deleted for good. args: time, server, number
 writers.buried = function(keys, args)
   call('SREM', registry(keys) .. 'claimed', args[3])
+  call('HDEL', registry(keys) .. 'made', args[3])
   return call('SREM', registry(keys) .. 'gone', args[3])
 end
 
@@ -82,13 +84,35 @@ writers.claim_sweep = function(keys, args)
   return 1
 end
 
+-- make: a number for a queue that is being made. Until it is registered nobody else knows that there may be keys of it.
+-- args: time, server
+writers.make = function(keys, args)
+  local number = call('HINCRBY', keys[1], 'next_queue', 1)
+  call('HSET', registry(keys) .. 'made', number, text(clock(args[1])))
+  return number
+end
+
+-- unmade: queues whose making began so long ago that whoever began it is gone: they are being deleted from now on.
+-- args: time, server, how long ago (ms)
+writers.unmade = function(keys, args)
+  local base, all = registry(keys), call('HGETALL', registry(keys) .. 'made')
+  for n = 1, #all, 2 do
+    if tonumber(all[n + 1]) <= clock(args[1]) - tonumber(args[3]) then
+      call('HDEL', base .. 'made', all[n])
+      call('SADD', base .. 'gone', all[n])
+    end
+  end
+  return 0
+end
+
 -- register: a queue's name, for a number unless it has one. args: time, server, name, number, dead letter ('': none)
--- answer: its number, or 'noletter'; and queues that are being deleted
+-- answer: its number, 'noletter', or 'late' where it counts as unmade; and queues that are being deleted
 writers.register = function(keys, args)
   local base = registry(keys)
   local known, deleted = call('HGET', base .. 'names', args[3]), call('SMEMBERS', base .. 'gone')
   if known then return { known, deleted } end
   if args[5] ~= '' and call('HEXISTS', base .. 'names', args[5]) == 0 then return { 'noletter', deleted } end
+  if call('HDEL', base .. 'made', args[4]) == 0 then return { 'late', deleted } end
   call('HSET', base .. 'names', args[3], args[4])
   if args[5] ~= '' then call('HSET', base .. 'letters', args[3], args[5]) end
   changed(base)

@@ -1,5 +1,6 @@
 -- told: this end is known where it has to be.
 -- args: time, server, member, how long it is kept from now on (ms)
+-- answer: 1, or 0 where no such end is here
 writers.told = function(keys, args)
   local q = open(keys, args)
   if not q then return NONE end
@@ -14,6 +15,7 @@ writers.told = function(keys, args)
       call('ZADD', q.b .. 'ex', untl, member)
     end
     falls_due(q, tonumber(untl))
+    return close(q, 1)
   end
   return close(q, 0)
 end
