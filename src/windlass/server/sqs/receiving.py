@@ -52,7 +52,7 @@ class Receiving:
         self._store = queues.store
         self._ids = queues.ids
         self._knowledge = knowledge
-        self._attempts = Attempts()
+        self._attempts = Attempts(queues.clock)
         self.actions: dict[str, Hot] = {"ReceiveMessage": self.receive}
 
     def receive(self, call: Call) -> Begun:
