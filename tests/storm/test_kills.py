@@ -42,8 +42,9 @@ def test_every_promise_survives_kills() -> None:
 
 
 @pytest.mark.timeout(1000)
-def test_every_promise_survives_kills_over_sqs() -> None:
+@pytest.mark.parametrize("protocol", ["sqs", "sqs-query"])
+def test_every_promise_survives_kills_over_sqs(protocol: str) -> None:
     """Planted in the face: answers before the commit; a stale receipt that deletes; a batch whose last is not
     deleted; dedup ids, or contents, that are not kept; leases of half the length.
     """
-    torture(KILLS_OVER_SQS, "--protocol", "sqs")
+    torture(KILLS_OVER_SQS, "--protocol", protocol)

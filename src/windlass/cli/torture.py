@@ -19,6 +19,7 @@ class Protocol(StrEnum):
 
     HTTP = "http"
     SQS = "sqs"
+    SQS_QUERY = "sqs-query"
 
 
 def torture(

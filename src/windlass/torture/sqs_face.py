@@ -20,14 +20,6 @@ _COUNTS = [f"ApproximateNumberOfMessages{state}" for state in ("", "NotVisible",
 _CHANGES = {"MessageNotInflight": "stale", "InvalidParameterValueException": "gone"}
 
 
-def _asked(action: str, queue: str, *, by_url: bool = True, **parameters: Any) -> Asked:
-    """A request to the endpoint, or to the queue's URL: clients do either."""
-    url = f"/000000000000/{queue}"
-    headers = {"X-Amz-Target": f"AmazonSQS.{action}", "Content-Type": "application/x-amz-json-1.0"}
-    given = {name: value for name, value in parameters.items() if value is not None}
-    return Asked("POST", url if by_url else "/", {"QueueUrl": f"http://localhost{url}"} | given, headers)
-
-
 class SqsFace(Face):
     """Leases and waits are whole seconds here."""
 
@@ -37,23 +29,39 @@ class SqsFace(Face):
     limits = (None, 1, 10, 10)
     waits = (0, 1)
 
+    def _asked(self, action: str, queue: str, *, by_url: bool = True, **parameters: Any) -> Asked:
+        """A request to the endpoint, or to the queue's URL: clients do either."""
+        url = f"/000000000000/{queue}"
+        given = {name: value for name, value in parameters.items() if value is not None}
+        return self.written(action, url if by_url else "/", {"QueueUrl": f"http://localhost{url}"} | given)
+
+    def written(self, action: str, path: str, parameters: Mapping[str, Any]) -> Asked:
+        """A request as the protocol has it."""
+        headers = {"X-Amz-Target": f"AmazonSQS.{action}", "Content-Type": "application/x-amz-json-1.0"}
+        return Asked("POST", path, parameters, headers)
+
+    def told(self, answer: Answer) -> Mapping[str, Any]:
+        """What a success says, as JSON has it."""
+        body: Any = answer.json()
+        return dict(body)
+
     def create(self, queue: str, lease: float) -> Asked:
         attributes = {"VisibilityTimeout": str(round(lease))}
         if queue.endswith(_FIFO):
             attributes |= {"FifoQueue": "true", "ContentBasedDeduplication": "true"}
-        return _asked("CreateQueue", queue, by_url=False, QueueName=queue, Attributes=attributes)
+        return self._asked("CreateQueue", queue, by_url=False, QueueName=queue, Attributes=attributes)
 
     def created(self, answer: Answer) -> bool:
         return answer.status == 200
 
     def count(self, queue: str) -> Asked:
-        return _asked("GetQueueAttributes", queue, AttributeNames=_COUNTS)
+        return self._asked("GetQueueAttributes", queue, AttributeNames=_COUNTS)
 
     def counted(self, answer: Answer) -> Mapping[str, int] | None:
         if answer.status != 200:
             return None
-        body: Any = answer.json()
-        return {name: int(body["Attributes"][name]) for name in _COUNTS}
+        attributes = self.told(answer)["Attributes"]
+        return {name: int(attributes[name]) for name in _COUNTS}
 
     def ways(self, queue: str) -> Sequence[str]:
         return ("content", "dedup_id", "none") if queue.endswith(_FIFO) else ("none",)
@@ -68,18 +76,18 @@ class SqsFace(Face):
                 entry["MessageDeduplicationId"] = token
             entries.append(entry)
         if not batch:
-            return _asked("SendMessage", queue, **entries[0])
+            return self._asked("SendMessage", queue, **entries[0])
         numbered = [{"Id": str(number), **entry} for number, entry in enumerate(entries)]
-        return _asked("SendMessageBatch", queue, Entries=numbered)
+        return self._asked("SendMessageBatch", queue, Entries=numbered)
 
     def sent(self, answer: Answer) -> Sequence[str] | None:
-        results = _results(answer)
+        results = self._results(answer)
         return None if results is None else [each["MessageId"] for each in results]
 
     def receive(
         self, queue: str, limit: int | None, lease: float | None, wait: float, *, otherwise: bool
     ) -> Asked:
-        return _asked(
+        return self._asked(
             "ReceiveMessage", queue, by_url=otherwise, MaxNumberOfMessages=limit, WaitTimeSeconds=round(wait),
             VisibilityTimeout=None if lease is None else round(lease),
             MessageSystemAttributeNames=["ApproximateReceiveCount"],
@@ -88,51 +96,50 @@ class SqsFace(Face):
     def received(self, answer: Answer) -> Sequence[Received] | None:
         if answer.status != 200:
             return None
-        body: Any = answer.json()
         return [
             Received(
                 _token_of(each), each["MessageId"], int(each["Attributes"]["ApproximateReceiveCount"]),
                 each["ReceiptHandle"],
             )
-            for each in body.get("Messages", [])
+            for each in self.told(answer).get("Messages", [])
         ]  # fmt: skip
 
     def acknowledge(self, queue: str, receipt: str) -> Asked:
-        return _asked("DeleteMessage", queue, ReceiptHandle=receipt)
+        return self._asked("DeleteMessage", queue, ReceiptHandle=receipt)
 
     def acknowledged(self, answer: Answer) -> str | None:
         return "deleted" if answer.status == 200 else None
 
     def acknowledge_all(self, queue: str, receipts: Sequence[str]) -> Asked:
         entries = [{"Id": str(number), "ReceiptHandle": each} for number, each in enumerate(receipts)]
-        return _asked("DeleteMessageBatch", queue, Entries=entries)
+        return self._asked("DeleteMessageBatch", queue, Entries=entries)
 
     def all_acknowledged(self, answer: Answer) -> Sequence[str] | None:
-        results = _results(answer)
+        results = self._results(answer)
         return None if results is None else ["deleted"] * len(results)
 
     def extend(self, queue: str, receipt: str, lease: float) -> Asked:
-        return _asked("ChangeMessageVisibility", queue, ReceiptHandle=receipt, VisibilityTimeout=round(lease))
+        return self._asked(
+            "ChangeMessageVisibility", queue, ReceiptHandle=receipt, VisibilityTimeout=round(lease)
+        )
 
     def extended(self, answer: Answer) -> str | None:
         return "extended" if answer.status == 200 else _CHANGES.get(self.fault(answer))
 
+    def _results(self, answer: Answer) -> Sequence[Mapping[str, str]] | None:
+        """What is said of each entry, in their order: of all of a batch, or of the one that was alone."""
+        if answer.status != 200:
+            return None
+        body = self.told(answer)
+        if body.get("Failed"):
+            return None
+        if "Successful" not in body:
+            return [body]
+        return sorted(body["Successful"], key=lambda each: int(each["Id"]))
+
     def fault(self, answer: Answer) -> str:
         said: Any = answer.json()
         return str(said["__type"]).partition("#")[2]
-
-
-def _results(answer: Answer) -> Sequence[dict[str, str]] | None:
-    """What is said of each entry, in their order: of all of a batch, or of the one that was alone."""
-    if answer.status != 200:
-        return None
-    body: Any = answer.json()
-    if "Successful" not in body:
-        return [body]
-    if body["Failed"]:
-        return None
-    done: list[dict[str, str]] = sorted(body["Successful"], key=lambda each: int(each["Id"]))
-    return done
 
 
 def _token_of(message: Mapping[str, str]) -> str:

@@ -21,11 +21,12 @@ from windlass.torture.face import Face
 from windlass.torture.http_face import HttpFace
 from windlass.torture.ledger import Ledger
 from windlass.torture.process import Server, ServerEnded
+from windlass.torture.query_face import QueryFace
 from windlass.torture.records import Violation
 from windlass.torture.sender import Sender
 from windlass.torture.sqs_face import SqsFace
 
-FACES: Mapping[str, Face] = {"http": HttpFace(), "sqs": SqsFace()}
+FACES: Mapping[str, Face] = {"http": HttpFace(), "sqs": SqsFace(), "sqs-query": QueryFace()}
 """By their protocols."""
 
 

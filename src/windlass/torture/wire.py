@@ -16,7 +16,7 @@ class Dropped(Exception):  # noqa: N818 - an event of the storm, not an error
 
 @dataclass(frozen=True)
 class Asked:
-    """A request; `body` goes as JSON."""
+    """A request; `body` goes as JSON, or as it is where it is bytes."""
 
     method: str
     path: str
@@ -63,7 +63,9 @@ class Connection:
 
         Raises Dropped if the connection ends first: the server may have done it or not.
         """
-        content = b"" if asked.body is None else msgspec.json.encode(asked.body)
+        content = asked.body if isinstance(asked.body, bytes) else b""
+        if asked.body is not None and not content:
+            content = msgspec.json.encode(asked.body)
         headers = {"Host": self._host, "Content-Length": str(len(content))}
         if content:
             headers["Content-Type"] = "application/json"

@@ -79,6 +79,17 @@ def test_an_attempt_that_is_repeated_gets_the_same(wire: Wire, fifo: str) -> Non
     assert wire.receive(fifo, **attempt) == first[1:]
 
 
+def test_an_attempt_is_remembered_for_five_minutes(wire: Wire, fifo: str) -> None:
+    """Planted: minutes by another clock than the leases'; each repetition for five minutes more."""
+    wire.send(fifo, "x", MessageGroupId="a", MessageDeduplicationId="x")
+    attempt = {"ReceiveRequestAttemptId": "a1", "VisibilityTimeout": 400}
+    first = wire.receive(fifo, **attempt)
+    wire.api.advance(299)
+    assert wire.receive(fifo, **attempt) == first
+    wire.api.advance(1)
+    assert wire.receive(fifo, **attempt) == []
+
+
 def test_a_group_in_a_standard_queue_is_for_fairness(wire: Wire, url: str) -> None:
     """Planted: it holds up what follows in it."""
     for n in range(2):

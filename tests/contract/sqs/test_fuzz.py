@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote_from_bytes
 from xml.etree import ElementTree
 
 import httpx
@@ -20,11 +19,10 @@ from hypothesis import strategies as st
 from msgspec import inspect
 
 from tests.contract.http.served import PROBLEM, Served
-from tests.contract.sqs.wire import FORM, Wire, plain
+from tests.contract.sqs.wire import FORM, Wire, flat, plain, quoted
 from windlass.errors import QueueNotFound
 from windlass.queues import Queues
 from windlass.server import control, lane
-from windlass.server.sqs import query
 from windlass.server.sqs.names import arn_of
 from windlass.server.sqs.requests import ACTIONS
 
@@ -153,29 +151,6 @@ def as_form(action: str, parameters: Mapping[str, Any], doubled: list[str]) -> b
     pairs = [("Action", action), *flat(action, "", parameters)]
     pairs += [pair for pair in pairs if pair[0].partition(".")[0] in doubled]
     return b"&".join(f"{quoted(name)}={quoted(value)}".encode() for name, value in pairs)
-
-
-def flat(action: str, key: str, value: Any) -> Iterator[tuple[str, str]]:
-    """As clients of the query protocol number and name things."""
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            here = f"{key}." * bool(key) + query._name_here(action, name)
-            if name in query._MAPS and isinstance(inner, Mapping):
-                _, key_name, value_name = query._MAPS[name]
-                for number, (item, one) in enumerate(inner.items(), 1):
-                    yield f"{here}.{number}.{key_name}", item
-                    yield from flat(action, f"{here}.{number}.{value_name}", one)
-            else:
-                yield from flat(action, here, inner)
-    elif isinstance(value, list):
-        for number, inner in enumerate(value, 1):
-            yield from flat(action, f"{key}.{number}", inner)
-    else:
-        yield key, str(value)
-
-
-def quoted(text: str) -> str:
-    return quote_from_bytes(text.encode("utf-8", "surrogatepass"))
 
 
 class Target:

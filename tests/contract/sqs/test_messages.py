@@ -173,22 +173,6 @@ def test_an_attribute_of_queues_that_the_reference_lists_is_of_no_message(wire: 
     assert message["Attributes"] == {"ApproximateReceiveCount": "1"}
 
 
-def test_a_dead_letter_tells_where_it_came_from(wire: Wire) -> None:
-    """Planted: the source left out; a message that is received once too often."""
-    letters = wire.create("letters")
-    policy = '{"deadLetterTargetArn":"arn:aws:sqs:us-east-1:000000000000:letters","maxReceiveCount":"2"}'
-    url = wire.create("q", RedrivePolicy=policy)
-    sent = wire.send(url, "x")
-    for _ in range(2):
-        assert len(wire.receive(url, VisibilityTimeout=1)) == 1
-        wire.api.advance(2)
-    assert wire.receive(url) == []
-    (letter,) = wire.receive(letters, AttributeNames=["All"])
-    assert letter["MessageId"] == sent["MessageId"]
-    source = "arn:aws:sqs:us-east-1:000000000000:q"
-    assert letter["Attributes"]["DeadLetterQueueSourceArn"] == source
-
-
 # --- visibility and time --------------------------------------------------------------------------------
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote_from_bytes, urlencode
 from xml.etree import ElementTree
 
 import httpx
 
 from tests.contract.http.served import Served
+from windlass.server.sqs import query
 
 FORM = "application/x-www-form-urlencoded"
 IN_JSON = {
@@ -80,6 +81,23 @@ class Wire:
         answer = self.form({"Action": action, **parameters}, path)
         return answer.status_code, str(plain(answer.text).findtext("Error/Code"))
 
+    def ask(self, form: bool, action: str, **parameters: Any) -> dict[str, Any] | tuple[int, str]:
+        """What an action answers in either protocol, as JSON has it; of an error (status, code)."""
+        if not form:
+            answer = self.json(action, parameters)
+            if answer.status_code == 200:
+                return dict(answer.json())
+            status, _, code = self.error(answer)
+            return status, code
+        answer = self.form(
+            b"&".join(_pair(*each) for each in [("Action", action), *flat(action, "", parameters)])
+        )
+        root = plain(answer.text)
+        if answer.status_code == 200:
+            result = root.find(f"{action}Result")
+            return {} if result is None else _told(result)
+        return answer.status_code, str(root.findtext("Error/Code"))
+
     # --- shorthands -------------------------------------------------------------------------------
 
     def create(self, name: str = "q", **attributes: str) -> str:
@@ -109,3 +127,49 @@ def plain(text: str) -> ElementTree.Element:
 def text(value: str, kind: str = "String") -> dict[str, str]:
     """The value of an attribute."""
     return {"DataType": kind, "StringValue": value}
+
+
+def flat(action: str, key: str, value: Any) -> Iterator[tuple[str, str]]:
+    """As clients of the query protocol number and name things."""
+    if isinstance(value, Mapping):
+        for name, inner in value.items():
+            here = f"{key}." * bool(key) + query._name_here(action, name)
+            if name in query._MAPS and isinstance(inner, Mapping):
+                _, key_name, value_name = query._MAPS[name]
+                for number, (item, one) in enumerate(inner.items(), 1):
+                    yield f"{here}.{number}.{key_name}", item
+                    yield from flat(action, f"{here}.{number}.{value_name}", one)
+            else:
+                yield from flat(action, here, inner)
+    elif isinstance(value, list):
+        for number, inner in enumerate(value, 1):
+            yield from flat(action, f"{key}.{number}", inner)
+    else:
+        yield key, str(value)
+
+
+def quoted(text: str) -> str:
+    return quote_from_bytes(text.encode("utf-8", "surrogatepass"))
+
+
+def _pair(name: str, value: str) -> bytes:
+    return f"{quoted(name)}={quoted(value)}".encode()
+
+
+_MAPS = {"Attribute": "Attributes", "MessageAttribute": "MessageAttributes"}
+_LISTS = {here: there for there, here in query._LISTS.items()}
+
+
+def _told(element: ElementTree.Element) -> dict[str, Any]:
+    """An answer's XML as JSON would have it, but for numbers, which are text."""
+    found: dict[str, Any] = {}
+    for child in element:
+        name, text = str(child.tag), child.text or ""
+        if name in _MAPS:
+            key, value = child
+            found.setdefault(_MAPS[name], {})[key.text] = _told(value) if len(value) else value.text or ""
+        elif len(child):
+            found.setdefault(_LISTS.get(name, "Successful"), []).append(_told(child))
+        else:
+            found[name] = text == "true" if name == "SenderFault" else text
+    return found

@@ -11,9 +11,11 @@ from collections.abc import Sequence
 
 from cachetools import TTLCache
 
+from windlass.clock import Clock
 from windlass.message import Message
 
-_KEPT = 300.0
+_KEPT = 300_000
+"""ms."""
 _MOST = 64 * 1024 * 1024
 """Bytes of all that is remembered, about."""
 _EACH = 500
@@ -23,8 +25,10 @@ _EACH = 500
 class Attempts:
     """(queue's number, attempt id) -> the messages."""
 
-    def __init__(self) -> None:
-        self._given: TTLCache[tuple[int, str], Sequence[Message]] = TTLCache(_MOST, _KEPT, getsizeof=_size)
+    def __init__(self, clock: Clock) -> None:
+        self._given: TTLCache[tuple[int, str], Sequence[Message]] = TTLCache(
+            _MOST, _KEPT, timer=clock.now, getsizeof=_size
+        )
 
     def put(self, queue: int, attempt: str, messages: Sequence[Message]) -> None:
         with contextlib.suppress(ValueError):  # it is too much on its own

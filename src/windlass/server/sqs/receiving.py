@@ -53,7 +53,7 @@ class Receiving:
         self._store = queues.store
         self._ids = queues.ids
         self._knowledge = knowledge
-        self._attempts = Attempts()
+        self._attempts = Attempts(queues.clock)
         self.actions: dict[str, Hot] = {"ReceiveMessage": self.receive}
 
     def receive(self, call: Call) -> Begun:
@@ -265,8 +265,17 @@ def _whole(attribute: tuple[str, Any]) -> str:
     return f"{name}{value.data_type}{value.string_value or ''}"
 
 
+def _events(life: Life | None) -> list[dict[str, Any]]:
+    """What happened to a message since it was sent, or since a redrive made a new start of it."""
+    events = life.events if life is not None else []
+    for at in range(len(events) - 1, -1, -1):
+        if events[at]["event"] == "redriven":
+            return events[at:]
+    return events
+
+
 def _first_received(life: Life | None) -> int | None:
-    for event in life.events if life is not None else ():
+    for event in _events(life):
         if event["event"] == "leased":
             return round(datetime.fromisoformat(event["at"]).timestamp() * 1000)
     return None
@@ -274,7 +283,7 @@ def _first_received(life: Life | None) -> int | None:
 
 def _dead_lettered_from(life: Life | None) -> str | None:
     """The queue out of which a message came here as a dead letter."""
-    for event in reversed(life.events if life is not None else ()):
+    for event in reversed(_events(life)):
         if event["event"] == "dead" and "from" in event:
             source: str = event["from"]
             return source

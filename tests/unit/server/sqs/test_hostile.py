@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from windlass.clock import ManualClock
 from windlass.message import Message
 from windlass.server.sqs import message_attributes, receiving
 from windlass.server.sqs.attempts import Attempts
@@ -56,7 +57,7 @@ def message(size: int) -> Message:
 
 def test_attempts_are_remembered_up_to_so_many_bytes() -> None:
     """Planted defect: ten thousand of them, of ten messages of a megabyte each."""
-    attempts = Attempts()
+    attempts = Attempts(ManualClock())
     given = [message(1024 * 1024)] * 10
     for n in range(20):
         attempts.put(1, str(n), given)
