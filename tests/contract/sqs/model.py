@@ -188,6 +188,7 @@ class SqsModel(Model):
     def delete(self, receipt: Receipt) -> None:
         """One that is stale removes nothing; in a standard queue the latest is good after its lease, too."""
         queue, number, delivery = receipt
+        self.tick(self.now)  # a lease that ends at this moment may have been the last
         for item in self.living(queue):
             held = item.state is State.LEASED and item.due > self.now
             late = not queue.endswith(FIFO) and item.state is not State.DEAD
