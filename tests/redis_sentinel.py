@@ -41,7 +41,7 @@ class Sentinel(RedisServer):
 class RedisWithSentinel:
     """One master, some replicas, a Sentinel; ready when made. `arguments` are those of the servers."""
 
-    def __init__(self, *arguments: str, replicas: int = 1, timeout: float = 1.0) -> None:
+    def __init__(self, *arguments: str, replicas: int = 1, timeout: float = 3.0) -> None:
         self.servers: list[RedisServer] = []
         self.sentinel: Sentinel | None = None
         atexit.register(self.close)

@@ -188,12 +188,13 @@ class SqsModel(Model):
     def delete(self, receipt: Receipt) -> None:
         """One that is stale removes nothing; in a standard queue the latest is good after its lease, too."""
         queue, number, delivery = receipt
-        self.tick(self.now)  # a lease that ends at this moment may have been the last
-        for item in self.living(queue):
-            held = item.state is State.LEASED and item.due > self.now
-            late = not queue.endswith(FIFO) and item.state is not State.DEAD
-            if item.number == number and item.token == delivery and (held or late):
-                self.end(item, "acknowledged")
+        item = self.holder(*receipt)
+        if isinstance(item, str) and not queue.endswith(FIFO):
+            self.tick(self.now)  # a lease that ends at this moment may have been the last
+            late = (each for each in self.living(queue) if each.state is not State.DEAD)
+            item = next((each for each in late if (each.number, each.token) == (number, delivery)), item)
+        if isinstance(item, Item):
+            self.end(item, "acknowledged")
 
     def hide(self, receipt: Receipt, seconds: int) -> str | None:
         """ChangeMessageVisibility; the code of what is wrong with it."""

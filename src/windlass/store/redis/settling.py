@@ -181,6 +181,7 @@ class Settling:
         args: list[Argument] = [member_of(of, number), "1" if leased else "", how, optional(outcome)]
         args.append("" if delivery is None else delivery)
         reply = await self._link.ask("cancel", of, args)
+        await self._upkeep.carry_on(of, reply[5])
         if reply[0] == 1:
             raise MessageLeased("The message is leased. Wait until its lease is over, or acknowledge it.")
         if reply[0]:
