@@ -104,6 +104,22 @@ class Ids:
         text = (queue.to_bytes(4) + number.to_bytes(7) + self._mac(queue, number)[:_SHORT_MAC]).hex()
         return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
+    def uuids(self, queue: int, numbers: Sequence[int]) -> list[str]:
+        """The same of many messages of one queue, at less cost each than one by one."""
+        if self._spread:
+            numbers = _places(numbers)
+        if not (isinstance(numbers, range) and numbers.step == 1 and numbers[0] >> 24 == numbers[-1] >> 24):
+            return [self.uuid(queue, number) for number in numbers]
+        first, block = numbers[0], self._block
+        macs = b"".join([block(queue, n) for n in range(first >> 6, (numbers[-1] >> 6) + 1)]).hex()
+        head = self.uuid(queue, first)[:19]  # what all of them begin with
+        at, made = 2 * _MAC * (first & 63), []
+        for number in numbers:
+            low = f"{number & 0xFFFFFF:06x}"
+            made.append(f"{head}{low[:4]}-{low[4:]}{macs[at : at + 2 * _SHORT_MAC]}")
+            at += 2 * _MAC
+        return made
+
     def _parse_uuid(self, text: str) -> tuple[int, int] | None:
         plain = text.replace("-", "")
         try:

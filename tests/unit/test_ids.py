@@ -51,6 +51,19 @@ def test_a_uuid_comes_back_as_what_its_id_is(queue: int, number: int, spread: bo
 def test_many_ids_are_the_ids_one_by_one(queue: int, several: list[int]) -> None:
     """Fails when neighbours in a block of four get each other's MAC."""
     assert IDS.messages(queue, several) == [IDS.message(queue, number) for number in several]
+    assert IDS.uuids(queue, several) == [IDS.uuid(queue, number) for number in several]
+
+
+@given(queues, numbers | st.sampled_from([0, 1 << 24, 1 << 32]), st.integers(1, 200), st.booleans())
+def test_a_run_of_ids_is_the_ids_one_by_one(queue: int, last: int, amount: int, spread: bool) -> None:
+    """Fails when a run begins with another MAC, or goes on past what all of it is taken to begin with."""
+    ids = Ids(b"k" * 32, spread=spread)
+    first = max(0, last - amount // 2)
+    if spread:
+        first = queue << PLACE_BITS | min(first >> 8, (1 << PLACE_BITS) - 1 - amount)
+    run = range(first, first + amount)
+    assert ids.messages(queue, run) == [ids.message(queue, number) for number in run]
+    assert ids.uuids(queue, run) == [ids.uuid(queue, number) for number in run]
 
 
 @given(queues, numbers, st.data())

@@ -58,12 +58,13 @@ class Sending:
         sent = self._store.send(call.queue, [one.content], None if one.options is None else [one.options])
 
         def finish(sent: Sent) -> Result:
-            return self._answer(one.answer, known, sent.queue, sent.numbers[0])
+            number = sent.numbers[0]
+            return self._answer(one.answer, known, number, self._ids.uuid(sent.queue, number))
 
         return asyncio.ensure_future(sent), finish
 
-    def _answer(self, answer: Result, known: Known, queue: int, number: int) -> Result:
-        answer["MessageId"] = self._ids.uuid(queue, number)
+    def _answer(self, answer: Result, known: Known, number: int, message_id: str) -> Result:
+        answer["MessageId"] = message_id
         if known.fifo:
             answer["SequenceNumber"] = sequence_number(number)
         return answer
@@ -97,8 +98,9 @@ class Sending:
 
         def finish(sent: Sent | None) -> Result:
             if sent is not None:
-                for one, number in zip(outgoings, sent.numbers, strict=True):
-                    self._answer(one.answer, known, sent.queue, number)
+                ids = self._ids.uuids(sent.queue, sent.numbers)
+                for one, number, message_id in zip(outgoings, sent.numbers, ids, strict=True):
+                    self._answer(one.answer, known, number, message_id)
             return {"Successful": [one.answer for one in outgoings], "Failed": bad}
 
         if not outgoings:
@@ -133,7 +135,7 @@ def outgoing(body: SendMessage | SendEntry, known: Known) -> Outgoing:
     text = body.message_body
     if not text:
         raise missing("MessageBody")
-    if XML_CANNOT.search(text):
+    if not text.isprintable() and XML_CANNOT.search(text):  # no printable text has any of these
         raise SqsError(
             "InvalidMessageContents",
             "Invalid characters found. Valid unicode characters are #x9 | #xA | #xD |"
