@@ -14,6 +14,7 @@ from bench.results import Options, console
 from bench.suites import (
     batch,
     dedup,
+    faces,
     flat,
     fleet,
     http,
@@ -45,6 +46,7 @@ SUITES = {
     "store": store,
     "scale": scale,
     "sqs": sqs,
+    "faces": faces,
 }
 
 

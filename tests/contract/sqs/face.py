@@ -55,13 +55,13 @@ class Face:
             queue=queue,
             rest="",
             query=b"",
-            headers={},
+            headers={b"host": BASE.removeprefix("http://").encode()},
             where={},
             client=Nobody(),
             principal=principal,
         )
         try:
-            return await self._actions[action](Call(action, body, request, queue, BASE, False))
+            return await self._actions[action](Call(action, body, request, queue, False))
         except WindlassError as error:
             raise errors.of(error) from error
 

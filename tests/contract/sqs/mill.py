@@ -77,7 +77,7 @@ class Mill:
         body = msgspec.convert(parameters, ACTIONS[action])
         request = Request(_never, "", "POST", "/", "", "", b"", {}, {}, _Client())
         request.principal = principal or self.principal
-        return await self.moves.actions[action](Call(action, body, request, "", "http://localhost", False))
+        return await self.moves.actions[action](Call(action, body, request, "", False))
 
     def begin(self, source: str = "dlq", destination: str | None = None, rate: int | None = None) -> str:
         """Start a task; its handle."""

@@ -148,7 +148,7 @@ class SqsApi:
         if isinstance(body, OfQueue):
             queue = request.queue = name_of_url(body.queue_url or _at(request.path))
             check_own(queue)
-        call = Call(action, body, request, queue, request.origin, request.is_query)
+        call = Call(action, body, request, queue, request.is_query)
         hot = self._hot.get(action)
         if hot is None:
             return asyncio.ensure_future(self._slow[action](call)), partial(self._answer, call, as_it_is)

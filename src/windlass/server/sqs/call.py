@@ -23,11 +23,9 @@ class Call(msgspec.Struct, gc=False):
     body: Any
     """An instance of the action's class in requests.py: parameters that are there have the right type."""
     request: Request
-    """Who asks (`principal`), from where, with all headers."""
+    """Who asks (`principal`), from where, how the client came (`origin`), with all headers."""
     queue: str
     """The name of the queue that it is about, checked to be one; "" where the action is about none."""
-    base: str
-    """How the client came: scheme and host, as in `http://localhost:8000`."""
     query: bool
     """True in the query protocol, whose answers are XML."""
 

@@ -112,7 +112,7 @@ class QueueActions:
             break
         else:
             raise _busy()
-        return {"QueueUrl": names.url_of(call.base, name)}
+        return {"QueueUrl": names.url_of(call.request.origin, name)}
 
     async def get_url(self, call: Call) -> Result:
         """The URL of a queue that the caller may do anything with."""
@@ -122,7 +122,7 @@ class QueueActions:
             raise SqsError("QueueDoesNotExist", NO_QUEUE)
         _demand_any(call.request.principal, name, SEND, RECEIVE, ADMIN)
         await self._info(name)
-        return {"QueueUrl": names.url_of(call.base, name)}
+        return {"QueueUrl": names.url_of(call.request.origin, name)}
 
     async def list(self, call: Call) -> Result:
         """Queues by name, a page at a time: those that the caller may administer or receive from."""
@@ -161,7 +161,7 @@ class QueueActions:
                 "Value for parameter MaxResults is invalid. Reason: MaxResults must be an integer between 1"
                 f" and {MAX_LISTED}.",
             )
-        after = _after(token, question) if token else ""
+        base, after = call.request.origin, _after(token, question) if token else ""
         found: list[str] = []
         step = limit + 1
         while True:
@@ -171,10 +171,10 @@ class QueueActions:
                 if _sees(call.request.principal, info.name) and wanted(info):
                     if len(found) == limit:  # one more than the page holds: there is a next
                         more = {"NextToken": _token(question, found[-1])} if most is not None else {}
-                        return {"urls": [names.url_of(call.base, each) for each in found]} | more
+                        return {"urls": [names.url_of(base, each) for each in found]} | more
                     found.append(info.name)
             if len(infos) < step:
-                return {"urls": [names.url_of(call.base, each) for each in found]}
+                return {"urls": [names.url_of(base, each) for each in found]}
             step = min(2 * step, MAX_LISTED + 1)  # who sees few of very many is not to ask for each
             await asyncio.sleep(0)
 
