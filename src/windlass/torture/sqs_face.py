@@ -17,7 +17,11 @@ from windlass.torture.wire import Answer, Asked
 
 _FIFO = ".fifo"
 _COUNTS = [f"ApproximateNumberOfMessages{state}" for state in ("", "NotVisible", "Delayed")]
-_CHANGES = {"MessageNotInflight": "stale", "InvalidParameterValueException": "gone"}
+_CHANGES = {
+    "MessageNotInflight": "stale",
+    "InvalidParameterValueException": "gone",
+    "InvalidParameterValue": "gone",  # the same in the query protocol
+}
 
 
 class SqsFace(Face):
