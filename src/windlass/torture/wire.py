@@ -63,9 +63,8 @@ class Connection:
 
         Raises Dropped if the connection ends first: the server may have done it or not.
         """
-        content = asked.body if isinstance(asked.body, bytes) else b""
-        if asked.body is not None and not content:
-            content = msgspec.json.encode(asked.body)
+        body = b"" if asked.body is None else asked.body
+        content = body if isinstance(body, bytes) else msgspec.json.encode(body)
         headers = {"Host": self._host, "Content-Length": str(len(content))}
         if content:
             headers["Content-Type"] = "application/json"
