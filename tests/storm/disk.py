@@ -5,7 +5,8 @@ Durable is what was there at the start and what was synced since. Of the rest, a
 - each 512-byte sector of a file holds what it held at some moment between its last sync and the cut
   (the page cache is written back when it likes, so a later write never survives below an earlier one of
   the same sector, and a write of many sectors can tear);
-- a file's length is its length at one such moment;
+- a file's length is its length at one such moment; where the disk is `ordered`, it is never ahead of the
+  bytes (ext4, XFS and btrfs as Debian makes them write so what is appended; SQLite needs no such kindness);
 - each entry made, renamed or removed in a directory since the directory's last sync happened or did not,
   one by one; syncing a file does not sync its entry.
 
@@ -19,6 +20,7 @@ import random
 import shutil
 import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -128,7 +130,7 @@ class File:
         """A sync failed: the kernel marked the pages clean, and no later sync will write them."""
         self.pending = [change for change in self.pending if change.sequence > began]
 
-    def after_cut(self, rng: random.Random) -> bytes:
+    def after_cut(self, rng: random.Random, *, ordered: bool = False) -> bytes:
         """What the disk may hold, by the seed: nothing unsynced, all of it, or any mixture of moments."""
         fate = rng.choice(("none", "all", "some", "some"))
         if fate == "none" or not self.pending:
@@ -138,12 +140,13 @@ class File:
             for change in self.pending:
                 change.apply(content)
             return bytes(content)
-        return self._torn(rng)
+        return self._torn(rng, ordered)
 
-    def _torn(self, rng: random.Random) -> bytes:
+    def _torn(self, rng: random.Random, ordered: bool) -> bytes:
         moments: dict[int, int] = {}  # sector -> how many of the pending changes it has seen
         sizes = [len(self.durable)]
         content = bytearray(self.durable)
+        hole = sys.maxsize  # where the first appended bytes are that did not arrive
 
         def reached(sector: int, index: int) -> bool:
             return index < moments.setdefault(sector, rng.randint(0, len(self.pending)))
@@ -163,8 +166,12 @@ class File:
                 for start, end in _sectors(change.position, len(change.data)):
                     if reached(start // SECTOR, index):
                         content[start:end] = change.data[start - change.position : end - change.position]
+                    elif end > len(self.durable):
+                        hole = min(hole, max(start, len(self.durable)))
             sizes.append(size)
         length = rng.choice(sizes)
+        if ordered:
+            length = min(length, hole)
         return bytes(content[:length]) + bytes(max(0, length - len(content)))
 
 
@@ -227,8 +234,9 @@ class Disk:
     Once it is dead, `cut(rng)` turns `root` into what the power cut left; then the next may be started.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, *, ordered: bool = False) -> None:
         root.mkdir(parents=True, exist_ok=True)
+        self._ordered = ordered
         self.root = root.resolve()
         self.log = self.root.parent / f"{self.root.name}.powercut-log"
         self.control = Control(self.root.parent / f"{self.root.name}.powercut-control")
@@ -340,4 +348,4 @@ class Disk:
             for name, child in sorted(node.after_cut(rng).items()):
                 self._write(child, path / name, rng)
         elif node is not None and not path.name.endswith("-shm"):
-            path.write_bytes(node.after_cut(rng))
+            path.write_bytes(node.after_cut(rng, ordered=self._ordered))

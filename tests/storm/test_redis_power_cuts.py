@@ -120,12 +120,16 @@ class Writer(threading.Thread):
                     push.answered = now
 
 
+TORN = ("Unexpected end of file", "truncated file is not the last file")
+"""Why Redis refuses to start."""
+
+
 class PowerRedis:
     """A Redis on a disk that forgets what was not synced when the power is cut."""
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         folder.mkdir()
-        self.disk = Disk(folder / "disk")
+        self.disk = Disk(folder / "disk", ordered=True)
         self.cuts = self.mended = self.rewritten = 0
         self.server = RedisServer(
             *arguments, folder=self.disk.root, environment=self.disk.environment(), start=False
@@ -135,7 +139,7 @@ class PowerRedis:
         self.server.stop()
 
     def start(self) -> None:
-        """Start it, as an operator would where the file's end is blank and it refuses to."""
+        """Start it, as an operator would where a torn file's end keeps it from starting."""
         self.disk.snapshot()
         before = len(self.server.log)
         self.server.launch()
@@ -143,11 +147,16 @@ class PowerRedis:
         if self.server.running:
             return
         said = self.server.log[before:]
-        assert "Bad file format" in said, said
-        (manifest,) = (self.disk.root / "appendonlydir").glob("*.manifest")
-        subprocess.run(
-            ["redis-check-aof", "--fix", manifest], input="y\n", text=True, check=True, capture_output=True
-        )
+        assert any(why in said for why in TORN), said
+        for file in (self.disk.root / "appendonlydir").glob("*.incr.aof"):
+            if file.stat().st_size:
+                subprocess.run(
+                    ["redis-check-aof", "--fix", file],
+                    input="y\n",
+                    text=True,
+                    check=True,
+                    capture_output=True,
+                )
         self.mended += 1
         self.disk.snapshot()
         self.server.start()
@@ -155,7 +164,8 @@ class PowerRedis:
     def doom(self, rng: random.Random) -> None:
         """Cut the power before one of the next changes, while the file is written anew perhaps."""
         if rewrite := rng.random() < 0.4:
-            self.server.do("BGREWRITEAOF")
+            with contextlib.suppress(redis.ResponseError):  # Windlass has just asked for it
+                self.server.do("BGREWRITEAOF")
         control = self.disk.control
         control.cut_at = control.operations + rng.randint(1, 60 if rewrite else 600)
 
@@ -201,8 +211,10 @@ def storm_of_writers(redis: PowerRedis, cuts: int) -> Ledger:
 
 @pytest.mark.timeout(1000)
 def test_everything_answered_survives_power_cuts(tmp_path: Path) -> None:
-    """Planted: `appendfsync everysec`; `appendfsync no`; an fdatasync that the disk does not hear."""
-    redis = PowerRedis(tmp_path / "always")
+    """Planted: `appendfsync everysec`; `appendfsync no`; an fdatasync that the disk does not hear.
+
+    With `aof-load-truncated yes`, and nobody who begins a new file, one storm of ten loses something."""
+    redis = PowerRedis(tmp_path / "always", "--aof-load-truncated", "no")
     ledger = storm_of_writers(redis, CUTS)
     assert ledger.lost == []
     assert ledger.answered > 1_000
@@ -221,7 +233,9 @@ def test_without_syncing_at_once_answers_are_lost(tmp_path: Path, setting: str) 
 @pytest.mark.timeout(1000)
 @pytest.mark.parametrize(("protocol", "cuts"), [("http", 12), ("sqs", 5)])
 def test_every_promise_of_windlass_survives_power_cuts(tmp_path: Path, protocol: str, cuts: int) -> None:
-    """Two servers on a Redis that loses power. Planted: `everysec`."""
+    """Two servers on a Redis that loses power, and goes on with torn files, as it does unless told.
+
+    Planted: `everysec`."""
     redis = PowerRedis(tmp_path / "redis")
     redis.start()
 

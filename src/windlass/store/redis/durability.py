@@ -107,6 +107,11 @@ class Durability(msgspec.Struct, frozen=True):
                     f"{master.name}: without maxmemory the kernel kills Redis when the machine is full; with"
                     " it, clients are told (CONFIG SET maxmemory 4gb, say)"
                 )
+            if master.file_may_be_torn and master.told:
+                found.append(
+                    f"{master.name}: Windlass may not have it begin a new file after its start, and a write"
+                    " that a power cut tore may undo answers later (ACL SETUSER … +bgrewriteaof)"
+                )
             if self.asked == "replicated" and (master.min_replicas or 0) < self.wanted:
                 found.append(
                     f"{master.name}: cut off from its replicas it goes on taking what it cannot keep (CONFIG"

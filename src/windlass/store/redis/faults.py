@@ -29,7 +29,18 @@ class Unreached(redis.ConnectionError):
     """No connection came about, so that nothing was sent: told apart from one that broke."""
 
 
+class TornFile(Unreached):
+    """The server may have half of a write at the end of its file, and has not begun a new one."""
+
+
 _RULES: tuple[tuple[type[Exception], type[StoreUnavailable], str, int], ...] = (
+    (
+        TornFile,
+        StoreUnavailable,
+        "Redis has to begin a new append-only file after its start (BGREWRITEAOF): wait, or look at its log."
+        f" {UNDONE}",
+        1,
+    ),
     (Unreached, StoreUnavailable, f"Redis cannot be reached: look whether it runs, and how. {UNDONE}", 1),
     (
         MaxConnectionsError,

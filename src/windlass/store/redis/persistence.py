@@ -10,6 +10,7 @@ import redis
 from redis.exceptions import ResponseError
 
 from windlass.store.redis.faults import unavailable
+from windlass.store.redis.torn_file import may_be_torn
 
 Level = Literal["nothing", "snapshots", "unsynced", "everysec", "always"]
 
@@ -18,7 +19,7 @@ LEVELS: tuple[Level, ...] = ("nothing", "snapshots", "unsynced", "everysec", "al
 
 _READ = (
     "appendonly", "appendfsync", "no-appendfsync-on-rewrite", "save", "min-replicas-to-write",
-    "min-replicas-max-lag", "cluster-node-timeout",
+    "min-replicas-max-lag", "cluster-node-timeout", "aof-load-truncated",
 )  # fmt: skip
 
 
@@ -54,6 +55,8 @@ class Persistence:
     """Its last write to the append-only file failed: it refuses writes."""
     aof_unfinished: bool
     """The append-only file was just turned on and is not whole: a crash would lose what is in memory."""
+    file_may_be_torn: bool
+    """Half of a write may be at the end of the append-only file, and it was not let begin a new one."""
 
     @property
     def told(self) -> bool:
@@ -128,6 +131,7 @@ def _of(
             and not info.get("aof_base_size")
             and not info.get("aof_current_size")
         ),
+        file_may_be_torn=may_be_torn(info, config.get("aof-load-truncated")),
     )
 
 

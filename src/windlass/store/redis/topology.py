@@ -16,7 +16,7 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from windlass.errors import StartError, StoreUnavailable
-from windlass.store.redis import connections
+from windlass.store.redis import connections, torn_file
 from windlass.store.redis.address import Address
 from windlass.store.redis.faults import UNDONE, unavailable
 
@@ -67,6 +67,7 @@ class Topology:
             **({} if address.path else {"socket_keepalive": True}),
             **address.options,
             "retry": Retry(NoBackoff(), 0),
+            "redis_connect_func": torn_file.leave_behind,
         }
         self._known: dict[Place, Node] = {}
         """The masters there are, in the order in which they are asked about a Cluster."""

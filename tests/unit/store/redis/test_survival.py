@@ -28,6 +28,7 @@ ALONE = Persistence(
     waitaof=False,
     aof_failed=False,
     aof_unfinished=False,
+    file_may_be_torn=False,
 )
 FOLLOWED = replace(ALONE, replicas=(("b", 1), ("c", 1)))
 
