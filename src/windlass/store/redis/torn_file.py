@@ -3,8 +3,8 @@
 What one function writes stands between MULTI and EXEC in the append-only file. A power cut, or a kill in the
 middle of a write, may leave the beginning of it. Unless `aof-load-truncated` is `no`, Redis cuts off the
 command that is not whole, and leaves the MULTI with the commands before it (all versions known to us do, but
-for Valkey's of August 2026 and later: pull request 4342 of Valkey). What is written next
-stands inside of that: the start after next does half of what was never answered, or cuts off what was.
+those of Valkey with its pull request 4342, of August 2026). What is written next stands inside of that: the
+start after next does half of what was never answered, or cuts off what was.
 """
 
 from __future__ import annotations
