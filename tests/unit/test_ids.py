@@ -58,7 +58,7 @@ def test_many_ids_are_the_ids_one_by_one(queue: int, several: list[int]) -> None
 def test_a_run_of_ids_is_the_ids_one_by_one(queue: int, last: int, amount: int, spread: bool) -> None:
     """Fails when a run begins with another MAC, or goes on past what all of it is taken to begin with."""
     ids = Ids(b"k" * 32, spread=spread)
-    first = max(0, last - amount // 2)
+    first = min(max(0, last - amount // 2), (1 << 56) - amount)
     if spread:
         first = queue << PLACE_BITS | min(first >> 8, (1 << PLACE_BITS) - 1 - amount)
     run = range(first, first + amount)
