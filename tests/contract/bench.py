@@ -120,8 +120,10 @@ class Bench:
         lease: int | None = None,
         holder: str = "",
         caller: Caller | None = None,
+        *,
+        whole_groups: bool = False,
     ) -> list[Message]:
-        return self.run(lambda s: s.receive(queue, limit, lease, holder, caller))
+        return self.run(lambda s: s.receive(queue, limit, lease, holder, caller, whole_groups=whole_groups))
 
     def acknowledge(self, queue: str, *messages: Message, outcome: bytes | None = None) -> list[Settled]:
         acks = [Acknowledgement(m.number, m.delivery, outcome) for m in messages]

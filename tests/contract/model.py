@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 from windlass.ids import PLACE_BITS
@@ -136,21 +137,34 @@ class Model:
             self.dedup[queue, options.dedup_id] = (number, self.now + window)
         self.items.append(item)
 
-    def receive(self, queue: str, limit: int, lease: int | None) -> list[Item]:
+    def receive(self, queue: str, limit: int, lease: int | None, *, whole_groups: bool = False) -> list[Item]:
         taken: list[Item] = []
         while len(taken) < limit and queue not in self.paused:
             ready = [item for item in self.at_place(queue, State.READY) if not self.old(item)]
             if not ready:
                 break
-            item = ready[0]
-            item.count += 1
-            taken.append(item)
-            if lease is None:
-                self.end(item, "received")
-            else:
-                item.token += 1
-                item.state, item.due = State.LEASED, self.now + lease
+            together = ready[:1]
+            if whole_groups and lease is not None:
+                together += self._followers(ready[0])[: limit - len(taken) - 1]
+            for item in together:
+                item.count += 1
+                if lease is None:
+                    self.end(item, "received")
+                else:
+                    item.token += 1
+                    item.state, item.due = State.LEASED, self.now + lease
+            taken += together
         return taken
+
+    def _followers(self, head: Item) -> list[Item]:
+        """Those of its group that nothing else holds up."""
+        group = head.options.group
+        others = [each for each in self.living(head.queue) if each.options.group == group is not None]
+        behind = sorted(
+            (each for each in others if self.place_in(each) > self.place_in(head)), key=self.place_in
+        )
+        living = (each for each in behind if each.state is not State.DEAD and not self.old(each))
+        return list(itertools.takewhile(lambda each: each.state is State.READY, living))
 
     def holder(self, queue: str, number: int, delivery: int) -> Item | str:
         """The message that this receipt holds, or `gone` or `stale`."""

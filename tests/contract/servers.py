@@ -290,10 +290,13 @@ class View(Store):
         holder: str = "",
         caller: Caller | None = None,
         claim: str | None = None,
+        *,
+        whole_groups: bool = False,
     ) -> Awaitable[list[Message]]:
-        return self._do(
-            "receive", lambda: self._store.receive(queue, limit, lease, holder, caller, claim), queue
-        )
+        def receive() -> Awaitable[list[Message]]:
+            return self._store.receive(queue, limit, lease, holder, caller, claim, whole_groups=whole_groups)
+
+        return self._do("receive", receive, queue)
 
     def acknowledge(
         self, queue: str, acknowledgements: Sequence[Acknowledgement]

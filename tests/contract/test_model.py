@@ -113,19 +113,26 @@ class StoreMachine(RuleBasedStateMachine):
         expected = self.model.receive(queue, limit, None)
         self._same(self.bench.receive(queue, limit), expected, leased=False)
 
-    @rule(queue=queues, limit=st.sampled_from([1, 1, 3, 20]), lease=leases)
-    def lease(self, queue: str, limit: int, lease: int) -> None:
-        expected = self.model.receive(queue, limit, lease)
-        received = self.bench.receive(queue, limit, lease, "machine")
+    @rule(queue=queues, limit=st.sampled_from([1, 1, 3, 20]), lease=leases, whole_groups=st.booleans())
+    def lease(self, queue: str, limit: int, lease: int, whole_groups: bool) -> None:
+        expected = self.model.receive(queue, limit, lease, whole_groups=whole_groups)
+        received = self.bench.receive(queue, limit, lease, "machine", whole_groups=whole_groups)
         self._same(received, expected, leased=True)
         self.receipts += [(queue, message) for message in received]
 
     @rule(queue=queues, lease=leases, several=st.lists(st.booleans(), min_size=2, max_size=4))
     def receive_together(self, queue: str, lease: int, several: list[bool]) -> None:
         """Receives of one commit, some with a lease and some without, in the order in which they came."""
-        expected = [self.model.receive(queue, 2, lease if leased else None) for leased in several]
+        whole = several[0]  # of the first lease; the others take what is ready
+        expected = [
+            self.model.receive(queue, 2, lease if leased else None, whole_groups=whole and not n)
+            for n, leased in enumerate(several)
+        ]
         calls = [
-            lambda s, leased=leased: s.receive(queue, 2, lease if leased else None) for leased in several
+            lambda s, n=n, leased=leased: s.receive(
+                queue, 2, lease if leased else None, whole_groups=whole and not n
+            )
+            for n, leased in enumerate(several)
         ]
         for received, items, leased in zip(self.bench.together(*calls), expected, several, strict=True):
             self._same(received, items, leased=leased)

@@ -317,6 +317,65 @@ def test_nothing_of_a_group_leaves_while_an_older_one_is_leased(bench: Bench) ->
     assert bench.counts("q") == {}
 
 
+def test_whole_groups_are_leased_together(bench: Bench) -> None:
+    """Fails when the next group comes before the rest of one; when a group goes on before all of it is
+    settled; when one that comes back is not before those that were behind it; when a count is off."""
+    bench.create("q")
+    for n in range(4):
+        bench.send("q", b"a%d" % n, group="a")
+    bench.send("q", b"free")
+    for n in range(3):
+        bench.send("q", b"b%d" % n, group="b")
+    taken = bench.receive("q", 6, 5_000, whole_groups=True)
+    assert [m.content for m in taken] == [b"a0", b"a1", b"a2", b"a3", b"free", b"b0"]
+    assert bench.counts("q") == {"leased": 6, "blocked": 2}
+    bench.crash()
+    assert bench.receive("q", 10, 5_000, whole_groups=True) == []
+    bench.acknowledge("q", taken[1], taken[5])  # not the first of its group; all of the other's
+    assert [m.content for m in bench.receive("q", 1, 5_000)] == [b"b1"]
+    assert bench.counts("q") == {"leased": 5, "blocked": 1}
+    bench.release("q", taken[3])
+    bench.send("q", b"a4", group="a")
+    assert bench.receive("q", 10, 5_000, whole_groups=True) == []
+    bench.acknowledge("q", taken[0])
+    assert bench.receive("q", 10, 5_000, whole_groups=True) == []  # a2 is not settled
+    bench.advance(5)
+    taken = bench.receive("q", 9, 5_000, whole_groups=True)
+    assert [m.content for m in taken] == [b"a2", b"a3", b"a4", b"free", b"b1", b"b2"]
+    assert [m.deliveries for m in taken] == [2, 2, 1, 2, 2, 1]
+    bench.acknowledge("q", *taken)
+    assert bench.counts("q") == {}
+
+
+def test_a_whole_group_ends_at_what_cannot_leave(bench: Bench) -> None:
+    """Fails when one that is delayed, leased, over, or too large for the answer, is passed over or taken."""
+    bench.create("q")
+    each = [
+        Options(group="a", ttl=ttl, delay=delay)
+        for ttl, delay in ((None, 0), (1_000, 0), (None, 0), (None, 9_000), (None, 0))
+    ]
+    bench.send_each("q", each)
+    bench.advance(2)
+    taken = bench.receive("q", 10, 5_000, whole_groups=True)
+    assert [m.number for m in taken] == sorted(m.number for m in taken)
+    assert len(taken) == 2
+    bench.release("q", taken[0])
+    (again,) = bench.receive("q", 10, 5_000, whole_groups=True)  # the one behind it is still leased
+    assert again.number == taken[0].number
+    bench.create("large", max_message_bytes=16 * 2**20)
+    for _ in range(3):
+        bench.send("large", b'"%s"' % (b"x" * (7 * 2**20)), group="a")
+    assert len(bench.receive("large", 10, 5_000, whole_groups=True)) == 2
+
+
+def test_without_a_lease_whole_groups_leave_as_ever(bench: Bench) -> None:
+    """One by one: each is gone before the next may leave."""
+    bench.create("q")
+    for n, group in enumerate("aba"):
+        bench.send("q", b"%d" % n, group=group)
+    assert [m.content for m in bench.receive("q", 3, whole_groups=True)] == [b"0", b"1", b"2"]
+
+
 def test_a_delayed_head_blocks_its_group(bench: Bench) -> None:
     """Fails when a group goes on while its oldest message is delayed."""
     bench.create("q")

@@ -144,7 +144,7 @@ class FaultStorm(Storm):
         super().__init__(plan, fleet)
         self.fleet = fleet
         self.rng = random.Random(seed)
-        self.ledger = self._field.ledger = LateLedger()
+        self.ledger = self._field.ledger = LateLedger(whole_groups=self._face.whole_groups)
         self._harm = harm
 
     def told(self, code: str) -> int:

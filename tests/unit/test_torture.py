@@ -6,6 +6,7 @@ A ledger that finds nothing would make every storm pass; each test here is such 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import random
 import re
@@ -460,6 +461,28 @@ def test_two_messages_of_a_group_in_one_answer_are_reordered(story: Story) -> No
     for delivery in story.answer(story.begin(100, limit=2), "a", "b"):
         story.acknowledge(delivery)
     assert story.found() == [Kind.REORDERED]
+
+
+def test_whole_groups_in_one_answer_are_fine(story: Story) -> None:
+    """Where the protocol allows them: each in its order, and none after a part of it was given out."""
+    story.ledger = Ledger(whole_groups=True)
+    story.send("a", "b", group="one")
+    story.send("c", group="two")
+    story.send("d", group="one")
+    for delivery in story.answer(story.begin(100, limit=4), "a", "b", "d", "c"):
+        story.acknowledge(delivery)
+    assert story.found() == []
+
+
+@pytest.mark.parametrize("answers", [["b", "a"], ["ac", "b"], ["acb"]])
+def test_a_group_that_is_given_out_in_another_order_is_reordered(story: Story, answers: list[str]) -> None:
+    story.ledger = Ledger(whole_groups=True)
+    for token in "abc":
+        story.send(token, group="one")
+    taken = [story.answer(story.begin(100, limit=3), *answer) for answer in answers]
+    for delivery in itertools.chain(*taken):
+        story.acknowledge(delivery)
+    assert Kind.REORDERED in story.found()
 
 
 def test_a_message_whose_deliveries_begin_at_nought_is_a_failure(story: Story) -> None:

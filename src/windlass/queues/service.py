@@ -93,11 +93,13 @@ class Queues:
         holder: str,
         caller: Caller | None,
         gone: asyncio.Future[None] | None = None,
+        *,
+        whole_groups: bool = False,
     ) -> Awaitable[list[Message]]:
         """Receive, waiting up to `wait` seconds for the first message; nobody in line is overtaken."""
 
         def receive() -> Awaitable[list[Message]]:
-            return self.store.receive(queue, limit, lease, holder, caller)
+            return self.store.receive(queue, limit, lease, holder, caller, whole_groups=whole_groups)
 
         if wait:
             self.store.queue_number(queue)  # to wait for what will never be is an error

@@ -20,8 +20,8 @@ The states of a message:
       |
       +--- receive without a lease ---> (received)
 
-A message of a group waits as [blocked] while an older one of its group lives. cancel, ttl, retention,
-purge and the deletion of its queue end a message too.
+A message of a group waits as [blocked] while an older one of its group lives, unless both are leased
+together. cancel, ttl, retention, purge and the deletion of its queue end a message too.
 """
 
 from __future__ import annotations
@@ -238,13 +238,16 @@ class Store(ABC):
         holder: str = "",
         caller: Caller | None = None,
         claim: str | None = None,
+        *,
+        whole_groups: bool = False,
     ) -> Awaitable[list[Message]]:
         """Take up to `limit` ready messages: highest priority first, then lowest number.
 
         With `lease` (ms; -1: the queue's own) they stay, leased to `holder`; without they are gone.
         With a `claim` besides, the leases are tentative until they are extended: one that runs out
-        before does not count, ten times at most. Empty when nothing is ready, the queue is paused, or the
-        caller is gone. Raises QueueNotFound.
+        before does not count, ten times at most. Where `whole_groups` are leased, a message of a group brings
+        those along that are blocked behind it alone, in their order, before the next that is ready. Empty
+        when nothing is ready, the queue is paused, or the caller is gone. Raises QueueNotFound.
         """
 
     @abstractmethod

@@ -43,7 +43,7 @@ class Send(Operation[Sent]):
 
 
 class Receive(Operation[list[Message]]):
-    __slots__ = ("caller", "claim", "holder", "lease", "limit", "queue")
+    __slots__ = ("caller", "claim", "holder", "lease", "limit", "queue", "whole_groups")
 
     def __init__(
         self,
@@ -54,11 +54,13 @@ class Receive(Operation[list[Message]]):
         holder: str,
         caller: Caller | None,
         claim: str | None,
+        whole_groups: bool,
     ) -> None:
         self.future = future
         self.result = self.error = None
         self.queue = queue
         self.claim = claim
+        self.whole_groups = whole_groups
         self.limit = limit
         self.lease = lease
         self.holder = holder

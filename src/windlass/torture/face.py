@@ -24,6 +24,8 @@ class Face(Protocol):
     queues: Queues
     plain: bool
     """Whether there are receives without a lease."""
+    whole_groups: bool
+    """Whether one receive may lease several messages of a group."""
     batch: int
     """Most messages in one send."""
     limits: Sequence[int | None]

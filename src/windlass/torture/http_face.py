@@ -18,6 +18,7 @@ class HttpFace(Face):
 
     queues = Queues("torture-leased", "torture-grouped", "torture-ordered", "torture-plain")
     plain = True
+    whole_groups = False
     batch = 20
     limits = (None, None, 1, 10, 50)
     waits = (0, 0.5)

@@ -24,11 +24,13 @@ EVIDENCE = 5  # messages named for each kind of violation; the rest are counted
 class Ledger:
     """All sends, receives and acknowledgements of one storm.
 
-    `tolerance` (seconds) is what a lease may be shorter than promised, for rounding to milliseconds.
+    `tolerance` (seconds) is what a lease may be shorter than promised, for rounding to milliseconds. With
+    `whole_groups` several messages of a group may be leased in one answer, where they stand together.
     """
 
-    def __init__(self, tolerance: float = 0.05) -> None:
+    def __init__(self, tolerance: float = 0.05, *, whole_groups: bool = False) -> None:
         self.tolerance = tolerance
+        self._whole_groups = whole_groups
         self.violations: list[Violation] = []
         self.messages: dict[str, Message] = {}
         self.sends: list[Send] = []
@@ -102,7 +104,7 @@ class Ledger:
             for other in message.deliveries:
                 self._compare(other, delivery)
             if message.send.group:
-                self._check_group(message)
+                self._check_group(message, take)
             message.deliveries.append(delivery)
             deliveries.append(delivery)
         self._check_answer(deliveries)
@@ -232,8 +234,8 @@ class Ledger:
             left = first.held_until - second.take.ended
             self._accuse(Kind.SHARED, queue, f"{token}: handed out again {left:.3f} s before its lease ends")
 
-    def _check_group(self, message: Message) -> None:
-        """Nothing of a group leaves while an older one may still be acknowledged."""
+    def _check_group(self, message: Message, take: Take) -> None:
+        """Nothing of a group leaves before an older one, or while that may still be acknowledged."""
         group = self._groups[message.send.queue, message.send.group]
         while group and any(each.acknowledged < inf for each in group[0].deliveries):
             group.pop(0)
@@ -242,7 +244,8 @@ class Ledger:
                 break
             older = other.send is message.send or other.send.ended < message.send.began
             there = other.send.stored or other.deliveries
-            if older and there and not other.consumed:
+            together = self._whole_groups and any(each.take is take for each in other.deliveries)
+            if older and there and not other.consumed and not together:
                 evidence = f"{message.token} left while {other.token}, older in its group, was there"
                 self._accuse(Kind.REORDERED, message.send.queue, evidence)
                 break
@@ -250,12 +253,15 @@ class Ledger:
     def _check_answer(self, deliveries: Sequence[Delivery]) -> None:
         """Inside one answer the older message comes first, and a batch stays together in its order."""
         sends = [self.messages[each.token].send for each in deliveries]
-        oldest = inf  # the earliest end of a send that stands further back
+        oldest: dict[str, float] = defaultdict(
+            lambda: inf
+        )  # the earliest end of a send that stands further back
         for send, delivery in zip(reversed(sends), reversed(deliveries), strict=True):
-            if oldest < send.began:
+            among = send.group if self._whole_groups else ""
+            if oldest[among] < send.began:
                 evidence = f"{delivery.token} stands before an older one in an answer"
                 self._accuse(Kind.REORDERED, send.queue, evidence)
-            oldest = min(oldest, send.ended)
+            oldest[among] = min(oldest[among], send.ended)
         places: dict[Send, tuple[int, int]] = {}  # where its last message stood, and which one it was
         for at, (send, delivery) in enumerate(zip(sends, deliveries, strict=True)):
             index = send.tokens.index(delivery.token)

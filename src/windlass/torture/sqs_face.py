@@ -29,6 +29,7 @@ class SqsFace(Face):
 
     queues = Queues("torture-leased", "torture-grouped.fifo", "torture-ordered", "torture-plain")
     plain = False
+    whole_groups = True
     batch = 10
     limits = (None, 1, 10, 10)
     waits = (0, 1)

@@ -92,11 +92,11 @@ class Storm:
     ) -> None:
         self.plan = plan
         self.server = server
-        self.ledger = Ledger()
+        self._face = FACES[plan.protocol]
+        self.ledger = Ledger(whole_groups=self._face.whole_groups)
         self.report = Report(plan.seed)
         self._progress = progress
         self._rng = random.Random(plan.seed)
-        self._face = FACES[plan.protocol]
         self._field = Field(server, self.ledger, self.report, plan.lease_seconds, self._face)
 
     async def run(self) -> Report:

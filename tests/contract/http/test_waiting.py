@@ -184,14 +184,14 @@ def test_who_hangs_up_while_it_is_woken_passes_the_wake_up_on_before_anything_is
         crowd = Crowd(q)
         first, second = await crowd.join(), await crowd.join()
 
-        async def hanging_up(*wanted: Any) -> list[Message]:
+        async def hanging_up(*wanted: Any, **how: Any) -> list[Message]:
             caller = wanted[-1]
             if not first.disconnected:  # it is woken, its attempt is on its way: now it goes
                 first.hang_up()
                 await settled(lambda: caller.disconnected)
-            return await receive(*wanted)
+            return await receive(*wanted, **how)
 
-        q.app.store.receive = hanging_up  # type: ignore[method-assign, assignment]
+        q.app.store.receive = hanging_up  # type: ignore[method-assign]
         await crowd.send("x")
         await asyncio.wait_for(asyncio.gather(first.task, second.task), 60)
         return [content(first), content(second)]

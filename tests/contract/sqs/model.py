@@ -152,7 +152,7 @@ class SqsModel(Model):
             item.due = self.now + lease
         if again:
             return again
-        taken = self.receive(queue, limit, lease)
+        taken = self.receive(queue, limit, lease, whole_groups=queue.endswith(FIFO))
         for item in taken:
             told = self.told[item.number]
             told.received, told.since = told.received or self.now, self.now

@@ -8,16 +8,27 @@ from tests.contract.sqs.wire import Wire, text
 
 
 def test_groups_hold_their_own_messages_up_and_no_others(wire: Wire, fifo: str) -> None:
-    """Planted: groups that are nothing but a label."""
-    for n, group in enumerate("aab"):
+    """Planted: groups that are nothing but a label; a group that goes on when a part of it is settled."""
+    for n, group in enumerate("abaa"):
         wire.send(fifo, str(n), MessageGroupId=group, MessageDeduplicationId=str(n))
-    first, other = wire.receive(fifo, AttributeNames=["All"])
-    assert (first["Body"], other["Body"]) == ("0", "2")
+    first, second = wire.receive(fifo, AttributeNames=["All"], MaxNumberOfMessages=2)
+    assert (first["Body"], second["Body"]) == ("0", "2")  # as many of a group as there is room for
     assert first["Attributes"]["MessageGroupId"] == "a"
     assert first["Attributes"]["MessageDeduplicationId"] == "0"
-    assert wire.receive(fifo) == []
-    wire("DeleteMessage", QueueUrl=fifo, ReceiptHandle=first["ReceiptHandle"])
     assert wire.bodies(fifo) == ["1"]
+    wire("DeleteMessage", QueueUrl=fifo, ReceiptHandle=first["ReceiptHandle"])
+    assert wire.receive(fifo) == []
+    wire("DeleteMessage", QueueUrl=fifo, ReceiptHandle=second["ReceiptHandle"])
+    assert wire.bodies(fifo) == ["3"]
+
+
+def test_a_group_comes_back_in_its_order(wire: Wire, fifo: str) -> None:
+    for n in range(4):
+        wire.send(fifo, str(n), MessageGroupId="a", MessageDeduplicationId=str(n))
+    assert [each["Body"] for each in wire.receive(fifo, VisibilityTimeout=5)] == ["0", "1", "2", "3"]
+    wire.api.advance(5)
+    again = wire.receive(fifo, MaxNumberOfMessages=3)
+    assert [each["Body"] for each in again] == ["0", "1", "2"]
 
 
 def test_sequence_numbers_grow(wire: Wire, fifo: str) -> None:
@@ -27,7 +38,7 @@ def test_sequence_numbers_grow(wire: Wire, fifo: str) -> None:
     ]
     assert [len(number) for number in numbers] == [20, 20, 20]
     assert numbers == sorted(set(numbers))
-    (message,) = wire.receive(fifo, AttributeNames=["SequenceNumber"])
+    (message,) = wire.receive(fifo, AttributeNames=["SequenceNumber"], MaxNumberOfMessages=1)
     assert message["Attributes"] == {"SequenceNumber": numbers[0]}
 
 

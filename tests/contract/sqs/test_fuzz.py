@@ -164,8 +164,10 @@ class Target:
         patch.setattr(lane, "log", self)
         receive = Queues.receive
 
-        def soon(queues: Queues, queue: str, limit: int, lease: int | None, wait: float, *more: Any) -> Any:
-            return receive(queues, queue, limit, lease, min(wait, 0.001), *more)
+        def soon(
+            queues: Queues, queue: str, limit: int, lease: int | None, wait: float, *more: Any, **how: Any
+        ) -> Any:
+            return receive(queues, queue, limit, lease, min(wait, 0.001), *more, **how)
 
         patch.setattr(Queues, "receive", soon)
         served.run(self._listen())

@@ -80,14 +80,14 @@ def test_who_hangs_up_while_it_is_woken_takes_nothing(served: Served, way: str) 
         lines = served.app.queues.lines
         await settled(lambda: idle(lines))
 
-        async def hanging_up(*wanted: Any) -> Any:
+        async def hanging_up(*wanted: Any, **how: Any) -> Any:
             line.wire.close()
             await settled(lambda: wanted[-1].disconnected)
-            taken = await receive(*wanted)
+            taken = await receive(*wanted, **how)
             over.set()
             return taken
 
-        served.app.store.receive = hanging_up  # type: ignore[method-assign, assignment]
+        served.app.store.receive = hanging_up  # type: ignore[method-assign]
         await served.app.store.send("q", [b'"x"'])
         await asyncio.wait_for(over.wait(), 60)
         await settled(lambda: not len(lines))

@@ -69,14 +69,18 @@ class Receiving:
             return asyncio.ensure_future(
                 self._receive_slowly(call, known, limit, lease, wait, system)
             ), as_it_is
-        received = self._receive(call, limit, lease, wait)
+        received = self._receive(call, known, limit, lease, wait)
         return asyncio.ensure_future(received), partial(self._answer, body, known, system, {}, lease)
 
-    def _receive(self, call: Call, limit: int, lease: int, wait: float) -> Awaitable[list[Message]]:
+    def _receive(
+        self, call: Call, known: Known, limit: int, lease: int, wait: float
+    ) -> Awaitable[list[Message]]:
         request = call.request
         holder = request.principal.name or request.address
         gone = request.client.gone() if wait else None
-        return self._queues.receive(call.queue, limit, lease, wait, holder, request.client, gone)
+        return self._queues.receive(
+            call.queue, limit, lease, wait, holder, request.client, gone, whole_groups=known.fifo
+        )
 
     # --- with more to do than to receive ------------------------------------------------------------
 
@@ -86,7 +90,7 @@ class Receiving:
         attempt = call.body.receive_request_attempt_id
         messages = await self._again(known, attempt, lease) if attempt is not None else []
         if not messages:
-            messages = await self._receive(call, limit, lease, wait)
+            messages = await self._receive(call, known, limit, lease, wait)
             if attempt is not None and messages:
                 self._attempts.put(known.number, attempt, messages)
         if call.query:

@@ -23,10 +23,13 @@ def call_of(
     holder: str,
     caller: Caller | None,
     claim: str | None,
+    whole_groups: bool,
 ) -> Call:
     """Raises QueueNotFound."""
     number, future = memory.number(queue), new_future()
-    args: list[Argument] = [limit, "" if lease is None else lease, holder, claim or ""]
+    args: list[Argument] = [
+        limit, "" if lease is None else lease, holder, claim or "", "1" if whole_groups else ""
+    ]  # fmt: skip
 
     def abandoned() -> bool:
         return future.cancelled() or (caller is not None and caller.disconnected)

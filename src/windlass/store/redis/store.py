@@ -198,10 +198,12 @@ class RedisStore(Store):
         holder: str = "",
         caller: Caller | None = None,
         claim: str | None = None,
+        *,
+        whole_groups: bool = False,
     ) -> Awaitable[list[Message]]:
         self.calls["receive"] += 1
         try:
-            call = receiving.call_of(self._memory, queue, limit, lease, holder, caller, claim)
+            call = receiving.call_of(self._memory, queue, limit, lease, holder, caller, claim, whole_groups)
         except QueueNotFound as error:
             return failed(error)
         if claim is not None and not self._administration.is_marked(queue):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 
 from windlass.errors import WindlassError
 from windlass.message import MAX_BATCH_BYTES, State
@@ -10,13 +11,22 @@ from windlass.store.operation import Receive
 from windlass.store.sqlite import ready
 from windlass.store.sqlite.changes import FEW, Change
 from windlass.store.sqlite.memory import EXPIRING, GROUPED, QueueState
-from windlass.store.sqlite.rows import Row, numbers
+from windlass.store.sqlite.rows import Row, columns, fetch, numbers
 from windlass.store.sqlite.transaction import Transaction
 
 _FEW_SINGLES = 64
 """Receives of one message each that are served together without a look at what that comes to."""
 _FEW = 16
 """Rows read at a time while each removal may bring up the next of its group."""
+# At most ?4 messages of a group behind the number ?3, with ?5 bytes of content in all.
+_FOLLOWERS = columns(
+    "(SELECT id, seq FROM"
+    " (SELECT g.id AS id, g.seq AS seq, sum(length(m.content)) OVER (ORDER BY g.seq) AS total FROM"
+    " (SELECT id, seq FROM grouped WHERE generation = ?1 AND grp = ?2 AND seq > ?3 ORDER BY seq LIMIT ?4) g"
+    " CROSS JOIN messages m ON m.id = g.id) WHERE total <= ?5) g"
+    " CROSS JOIN messages m ON m.id = g.id LEFT JOIN deliveries d ON d.id = g.id ORDER BY g.seq",
+    content=True,
+)
 
 
 def receive(tx: Transaction, operations: Sequence[Receive]) -> None:
@@ -60,6 +70,56 @@ def _serve_firsts(tx: Transaction, single: dict[int, tuple[QueueState, Receive]]
 
 
 def _serve(tx: Transaction, queue: QueueState, ops: Sequence[Receive]) -> None:
+    """Serve all receives of one queue."""
+    if not (tx.counted(queue, GROUPED) > 0 and any(op.whole_groups for op in ops)):
+        _serve_heads(tx, queue, ops)
+        return
+    for op in ops:
+        if op.whole_groups and op.lease is not None:
+            _serve_groups(tx, queue, op)
+        else:
+            _serve_heads(tx, queue, [op])
+
+
+def _serve_groups(tx: Transaction, queue: QueueState, op: Receive) -> None:
+    """Lease what is ready, and right after each message of a group those that are blocked behind it alone."""
+    limit = op.limit
+    if ready.size(tx, queue, limit) > MAX_BATCH_BYTES:
+        limit = ready.fitting(tx.db, queue, limit, tx.now)
+    timeless = ready.timeless(tx, queue)
+    heads: list[Row] = []
+    taken: list[Row] = []
+    room = MAX_BATCH_BYTES
+    for head in ready.heads(tx, queue, limit, timeless=timeless):
+        if len(taken) == op.limit or (taken and head.size > room):
+            break
+        heads.append(head)
+        mine = [head]
+        if head.grp is not None and len(taken) + 1 < op.limit:
+            mine += _followers(tx, queue, head, op.limit - len(taken) - 1, room - head.size)
+        room -= sum(row.size for row in mine)
+        taken += mine
+    if not heads:
+        op.result = []
+        return
+    tx.count(queue, State.BLOCKED, len(heads) - len(taken))
+    tx.count(queue, State.READY, len(taken) - len(heads))  # from where they are handed out
+    if timeless:
+        _take_front(tx, queue, [(op, taken)], heads)
+    else:
+        ready.leave(tx, heads)
+        _hand_out(tx, queue, [(op, taken)])
+
+
+def _followers(tx: Transaction, queue: QueueState, head: Row, most: int, room: int) -> list[Row]:
+    """Those of its group that are blocked behind a message alone: `most`, with `room` bytes of content."""
+    found = fetch(tx.db, _FOLLOWERS, (queue.generation, head.grp, head.seq, most, room))
+    blocked = takewhile(lambda row: row.state in (None, State.READY), found)
+    cutoff = queue.cutoff(tx.now)
+    return [row for row in blocked if row.at > cutoff and (row.expires is None or row.expires > tx.now)]
+
+
+def _serve_heads(tx: Transaction, queue: QueueState, ops: Sequence[Receive]) -> None:
     """Take what all ask for together, and deal it out. A removal may bring up the next of its group, which
     then competes with the rest just as in a receive of its own."""
     wanted = sum(op.limit for op in ops)
@@ -67,7 +127,7 @@ def _serve(tx: Transaction, queue: QueueState, ops: Sequence[Receive]) -> None:
     if batched and ready.size(tx, queue, wanted) > MAX_BATCH_BYTES:
         if len(ops) > 1:
             for op in ops:
-                _serve(tx, queue, [op])
+                _serve_heads(tx, queue, [op])
             return
         wanted = ready.fitting(tx.db, queue, wanted, tx.now)
     careful = tx.counted(queue, GROUPED) > 0 and any(op.lease is None for op in ops)

@@ -182,10 +182,12 @@ class SQLiteStore(Store):
         holder: str = "",
         caller: Caller | None = None,
         claim: str | None = None,
+        *,
+        whole_groups: bool = False,
     ) -> Awaitable[list[Message]]:
         self.calls["receive"] += 1
         future: asyncio.Future[list[Message]] = asyncio.get_running_loop().create_future()
-        self._hand_on(queue, Receive(future, queue, limit, lease, holder, caller, claim))
+        self._hand_on(queue, Receive(future, queue, limit, lease, holder, caller, claim, whole_groups))
         return future
 
     def acknowledge(

@@ -1,5 +1,6 @@
 -- receive: the first ready messages, for many requests, in the order in which they came.
--- args: time, server, then for each request: how many, lease in ms ('': none, '-1': the queue's), holder, claim ('': none)
+-- args: time, server, then for each request: how many, lease in ms ('': none, '-1': the queue's), holder, claim ('': none),
+--       '1' where what is blocked behind a leased message of a group comes along
 -- answer: for each request a list of {member, what never changes, delivery, deliveries, end of the lease};
 --         behind all: 1 where so many had run out that requests which got nothing have to ask anew
 local FEW, MOST, MOST_OVER, GOOD = 32, 1000, 512, 4 * 1024 * 1024
@@ -75,6 +76,24 @@ local function lease_out(q, f, member, m, raw, d, lease, holder, claim)
   return { member, raw, d[D.token], d[D.count], text(due) }
 end
 
+-- Lease those of its group that are blocked behind a message alone, which has just been; returns the size of all.
+local function lease_followers(q, f, member, m, limit, taken, size, lease, holder)
+  local prefix = group_prefix(m.group)
+  local entries = call('ZRANGEBYLEX', q.b .. 'g', '(' .. group_entry(m, member), '(' .. prefix .. ';',
+                       'LIMIT', 0, limit - #taken)
+  for _, entry in ipairs(entries) do
+    local follower = string.sub(entry, #prefix + 17)
+    local raw, d = call('HGET', q.b .. 'm', follower), delivery_of(q, follower)
+    local its = read(raw, follower)
+    if d and d[D.state] ~= READY or size + its.size > MAX_BYTES then break end
+    if not is_over(q, its) then
+      size = size + its.size
+      taken[#taken + 1] = lease_out(q, f, follower, its, raw, d, lease, holder)
+    end
+  end
+  return size
+end
+
 local function hand_over(q, f, member, m, raw, d, holder)
   if m.plain and not d and q.history <= 0 then
     f.remove(member)
@@ -93,9 +112,9 @@ writers.receive = function(keys, args)
   if not q then return NONE end
   if (first_score(q, 'l') or q.now + 1) <= q.now or (first_score(q, 'y') or q.now + 1) <= q.now then lapse(q) end
   local answers, over, more, out, wanted = {}, 0, 0, 0, 0
-  for n = 3, #args, 4 do wanted = wanted + tonumber(args[n]) end
+  for n = 3, #args, 5 do wanted = wanted + tonumber(args[n]) end
   local f = front(q, wanted)
-  for n = 3, #args, 4 do
+  for n = 3, #args, 5 do
     local limit, lease, holder, claim = tonumber(args[n]), tonumber(args[n + 1]), args[n + 2], args[n + 3]
     local taken, size = {}, 0
     if claim == '' then claim = nil end
@@ -117,6 +136,9 @@ writers.receive = function(keys, args)
         f.wanted = f.wanted - 1
         if lease then
           taken[#taken + 1] = lease_out(q, f, member, m, raw, d, lease, holder, claim)
+          if m.group and args[n + 4] == '1' then
+            size = lease_followers(q, f, member, m, limit, taken, size, lease, holder)
+          end
         else
           taken[#taken + 1] = hand_over(q, f, member, m, raw, d, holder)
           out = out + 1
