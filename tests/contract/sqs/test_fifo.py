@@ -31,6 +31,14 @@ def test_a_group_comes_back_in_its_order(wire: Wire, fifo: str) -> None:
     assert [each["Body"] for each in again] == ["0", "1", "2"]
 
 
+def test_a_group_ends_in_xml_before_what_that_cannot_carry(wire: Wire, fifo: str) -> None:
+    """Planted: the one is given back, and what comes after it in its group goes on."""
+    for content, group in (("1", "a"), ("bad \u0007", "a"), ("3", "a"), ("4", "b")):
+        wire.api.send(content, fifo.rpartition("/")[2], group=group)
+    found = wire.query("ReceiveMessage", QueueUrl=fifo, MaxNumberOfMessages="10")
+    assert [each.text for each in found.iter("Body")] == ["1", "4"]
+
+
 def test_sequence_numbers_grow(wire: Wire, fifo: str) -> None:
     numbers = [
         wire.send(fifo, "x", MessageGroupId="a", MessageDeduplicationId=str(n))["SequenceNumber"]

@@ -120,8 +120,15 @@ class Receiving:
         ]
 
     async def _what_xml_carries(self, call: Call, messages: list[Message]) -> list[Message]:
-        """Those that can be answered in XML; the others are given back. Raises SqsError if none is left."""
-        good = [message for message in messages if not _cannot(message)]
+        """Those that can be answered in XML; the others are given back, and with one of a group those behind
+        it. Raises SqsError if none is left."""
+        good: list[Message] = []
+        held_up: set[str] = set()
+        for message in messages:
+            if message.group not in held_up and not _cannot(message):
+                good.append(message)
+            elif message.group is not None:
+                held_up.add(message.group)
         if len(good) < len(messages):
             for message in messages:
                 if message not in good:
