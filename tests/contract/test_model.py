@@ -143,10 +143,10 @@ class StoreMachine(RuleBasedStateMachine):
             (i.options.priority, i.options.group) for i in expected
         ]
 
-    @rule(data=st.data(), outcome=st.sampled_from([None, b"{}"]), several=st.booleans())
-    def acknowledge(self, data: st.DataObject, outcome: bytes | None, several: bool) -> None:
+    @rule(data=st.data(), outcome=st.sampled_from([None, b"{}"]), several=st.booleans(), late=st.booleans())
+    def acknowledge(self, data: st.DataObject, outcome: bytes | None, several: bool, late: bool) -> None:
         for queue, message in self._some(data):
-            holder = self.model.holder(queue, message.number, message.delivery)
+            holder = self.model.holder(queue, message.number, message.delivery, late=late)
             how, token, _ = self.model.ended.get(message.number, ("", -1, 0))
             if isinstance(holder, Item):
                 expected = Settled.ACKNOWLEDGED
@@ -160,10 +160,10 @@ class StoreMachine(RuleBasedStateMachine):
             if isinstance(holder, Item) and message.number not in self.model.ended:
                 again_expected = Settled.GONE
             if several:
-                results = self.bench.acknowledge(queue, message, message, outcome=outcome)
+                results = self.bench.acknowledge(queue, message, message, outcome=outcome, late=late)
                 assert results == [expected, again_expected]
             else:
-                assert self.bench.acknowledge(queue, message, outcome=outcome) == [expected]
+                assert self.bench.acknowledge(queue, message, outcome=outcome, late=late) == [expected]
 
     @rule(data=st.data(), lease=leases)
     def extend(self, data: st.DataObject, lease: int) -> None:
