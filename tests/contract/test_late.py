@@ -126,12 +126,14 @@ def test_a_late_one_finds_no_more_what_its_ttl_has_ended(bench: Bench) -> None:
 
 
 def test_a_late_one_is_on_record_as_any(bench: Bench) -> None:
-    """Planted: its past, its outcome or that somebody has to be told is lost; a repeat is not known."""
+    """Planted: its past, its outcome or that somebody has to be told is lost; a repeat is not known,
+    in the same call or later."""
     bench.create("q", history_seconds=60)
     sent = bench.send("q", b"1", dedup_id="d", priority=3)
     (message,) = lapsed(bench)
     ack = Acknowledgement(message.number, message.delivery, b'"done"', tell=True, late=True)
-    assert bench.run(lambda s: s.acknowledge("q", [ack])) == [ACKNOWLEDGED]
+    again = Acknowledgement(message.number, message.delivery)
+    assert bench.run(lambda s: s.acknowledge("q", [ack, again])) == [ACKNOWLEDGED] * 2
     for late in (False, True):
         assert bench.acknowledge("q", message, late=late) == [ACKNOWLEDGED]
     (end,) = bench.run(lambda s: s.untold())
@@ -139,8 +141,8 @@ def test_a_late_one_is_on_record_as_any(bench: Bench) -> None:
     life = end.life
     assert [event["event"] for event in life.events] == ["sent", "leased", "lease_expired", "acknowledged"]
     assert (life.state, life.message.deliveries, life.message.priority) == ("acknowledged", 1, 3)
-    again = bench.send("q", b"1", dedup_id="d")
-    assert (again.numbers, again.duplicates) == (sent.numbers, [True])
+    repeated = bench.send("q", b"1", dedup_id="d")
+    assert (repeated.numbers, repeated.duplicates) == (sent.numbers, [True])
 
 
 def test_late_ones_go_with_others(bench: Bench) -> None:

@@ -1,12 +1,16 @@
-"""Late acknowledgements while upkeep is behind: leases that are over still stand in their rows."""
+"""Late acknowledgements: what they leave in the tables; and while upkeep is behind, so that leases that are
+over still stand in their rows."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 from tests.contract.bench import Bench
 from tests.unit.store.sqlite.steps import sqlite_of
 from windlass.message import Message, Settled, State
+from windlass.store.sqlite import settling, upkeep
 
 LEASE = 30_000
 
@@ -17,6 +21,19 @@ def behind(bench: Bench, amount: int = 1) -> list[Message]:
     bench.clock.advance(LEASE / 1000)
     sqlite_of(bench)._writer.upkeep.put_off(bench.clock.now() + LEASE)
     return messages
+
+
+@pytest.mark.parametrize("options", [{}, {"ttl": 900_000}, {"group": "g"}])
+def test_nothing_is_left_in_any_table(bench: Bench, options: dict[str, Any]) -> None:
+    """Planted: a row in `ready` or `fleeting`, which nobody sees and nothing ever takes away."""
+    bench.create("q")
+    bench.send("q", b"1", **options)
+    (message,) = bench.receive("q", 1, LEASE)
+    bench.advance(LEASE / 1000)
+    assert bench.acknowledge("q", message, late=True) == [Settled.ACKNOWLEDGED]
+    db = sqlite_of(bench)._db
+    tables = ("messages", "deliveries", "ready", "fleeting", "fleeting_blocks", "grouped")
+    assert {name for name in tables if next(db.execute(f"SELECT count(*) FROM {name}"))[0]} == set()
 
 
 @pytest.mark.parametrize("letter", [None, "letters"])
@@ -56,4 +73,23 @@ def test_a_ttl_that_ended_with_the_lease_ends_its_message(bench: Bench) -> None:
     bench.send("q", b"1", ttl=LEASE)
     (message,) = behind(bench)
     assert bench.acknowledge("q", message, message, late=True) == [Settled.GONE] * 2
+    assert bench.counts("q") == {}
+
+
+def test_what_upkeep_ends_in_the_same_commit_has_ended(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a step that is cut short, some may not be written yet. Planted: looking only at what is."""
+    ended: list[int] = []
+
+    def end(*args: Any) -> None:
+        settling.end_delivery(*args)
+        ended.append(1)
+
+    bench.create("q")
+    bench.send("q", b"1", ttl=LEASE)
+    (message,) = bench.receive("q", 1, LEASE)
+    monkeypatch.setattr(upkeep, "end_delivery", end)
+    monkeypatch.setattr(upkeep.Watch, "over", property(lambda _: bool(ended)))
+    bench.clock.advance(LEASE / 1000)
+    assert bench.acknowledge("q", message, late=True) == [Settled.GONE]
+    assert ended == [1]
     assert bench.counts("q") == {}
