@@ -146,24 +146,42 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(data=st.data(), outcome=st.sampled_from([None, b"{}"]), several=st.booleans(), late=st.booleans())
     def acknowledge(self, data: st.DataObject, outcome: bytes | None, several: bool, late: bool) -> None:
         for queue, message in self._some(data):
-            holder = self.model.holder(queue, message.number, message.delivery, late=late)
-            how, token, _ = self.model.ended.get(message.number, ("", -1, 0))
-            if isinstance(holder, Item):
-                expected = Settled.ACKNOWLEDGED
-                self.model.end(holder, "acknowledged", outcome=outcome is not None)
-            elif holder == "gone":
-                again = how == "acknowledged" and token == message.delivery
-                expected = Settled.ACKNOWLEDGED if again else Settled.GONE
-            else:
-                expected = Settled.STALE
-            again_expected = expected
-            if isinstance(holder, Item) and message.number not in self.model.ended:
-                again_expected = Settled.GONE
-            if several:
-                results = self.bench.acknowledge(queue, message, message, outcome=outcome, late=late)
-                assert results == [expected, again_expected]
-            else:
-                assert self.bench.acknowledge(queue, message, outcome=outcome, late=late) == [expected]
+            self._acknowledge(queue, message, outcome, several=several, late=late)
+
+    @rule(
+        data=st.data(), limit=st.sampled_from([1, 3]), seconds=st.sampled_from([1, 10]), several=st.booleans()
+    )
+    def be_late(self, data: st.DataObject, limit: int, seconds: int, several: bool) -> None:
+        """Take what there is, and acknowledge it after its lease."""
+        busy = [queue for queue in QUEUES if self.model.at_place(queue, State.READY)]
+        if busy:
+            taken = len(self.receipts)
+            self.lease(data.draw(st.sampled_from(busy)), limit, 1_000)
+            self.advance(seconds)
+            for queue, message in self.receipts[taken:]:
+                self._acknowledge(queue, message, None, several=several, late=True)
+
+    def _acknowledge(
+        self, queue: str, message: Message, outcome: bytes | None, *, several: bool, late: bool
+    ) -> None:
+        holder = self.model.holder(queue, message.number, message.delivery, late=late)
+        how, token, _ = self.model.ended.get(message.number, ("", -1, 0))
+        if isinstance(holder, Item):
+            expected = Settled.ACKNOWLEDGED
+            self.model.end(holder, "acknowledged", outcome=outcome is not None)
+        elif holder == "gone":
+            again = how == "acknowledged" and token == message.delivery
+            expected = Settled.ACKNOWLEDGED if again else Settled.GONE
+        else:
+            expected = Settled.STALE
+        again_expected = expected
+        if isinstance(holder, Item) and message.number not in self.model.ended:
+            again_expected = Settled.GONE
+        if several:
+            results = self.bench.acknowledge(queue, message, message, outcome=outcome, late=late)
+            assert results == [expected, again_expected]
+        else:
+            assert self.bench.acknowledge(queue, message, outcome=outcome, late=late) == [expected]
 
     @rule(data=st.data(), lease=leases)
     def extend(self, data: st.DataObject, lease: int) -> None:
