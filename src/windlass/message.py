@@ -141,6 +141,9 @@ class Acknowledgement(msgspec.Struct, frozen=True, gc=False):
     """Where it is named, it has to hold the lease, whichever delivery that is."""
     tell: bool = False
     """Keep the outcome until `Store.told`."""
+    late: bool = False
+    """Where no holder is named: end it after its lease too, while that delivery is the latest and the message
+    is not dead."""
 
 
 class Extension(msgspec.Struct, frozen=True, gc=False):

@@ -125,8 +125,10 @@ class Bench:
     ) -> list[Message]:
         return self.run(lambda s: s.receive(queue, limit, lease, holder, caller, whole_groups=whole_groups))
 
-    def acknowledge(self, queue: str, *messages: Message, outcome: bytes | None = None) -> list[Settled]:
-        acks = [Acknowledgement(m.number, m.delivery, outcome) for m in messages]
+    def acknowledge(
+        self, queue: str, *messages: Message, outcome: bytes | None = None, late: bool = False
+    ) -> list[Settled]:
+        acks = [Acknowledgement(m.number, m.delivery, outcome, late=late) for m in messages]
         return self.run(lambda s: s.acknowledge(queue, acks))
 
     def extend(self, queue: str, message: Message, lease: int) -> int:

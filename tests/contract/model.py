@@ -166,13 +166,18 @@ class Model:
         living = (each for each in behind if each.state is not State.DEAD and not self.old(each))
         return list(itertools.takewhile(lambda each: each.state is State.READY, living))
 
-    def holder(self, queue: str, number: int, delivery: int) -> Item | str:
-        """The message that this receipt holds, or `gone` or `stale`."""
+    def holder(self, queue: str, number: int, delivery: int, *, late: bool = False) -> Item | str:
+        """The message that this receipt holds, or (`late`) held last; or `gone` or `stale`."""
         item = next((item for item in self.items if item.number == number), None)
         if item is None:
             return "gone"
-        held = item.state is State.LEASED and item.token == delivery and item.due > self.now
-        return item if held and item.queue == queue else "stale"
+        held = item.state is State.LEASED and item.due > self.now
+        if late and not held:
+            self.tick(self.now)  # a lease that ends at this moment may have been the last
+            if not any(other is item for other in self.items):
+                return "gone"
+            held = item.state is not State.DEAD
+        return item if held and item.token == delivery and item.queue == queue else "stale"
 
     def fail(self, item: Item, delay: int = 0) -> None:
         """A delivery is over without an acknowledgement."""

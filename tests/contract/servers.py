@@ -329,9 +329,8 @@ class View(Store):
         leased: bool = False,
         how: str = "cancelled",
         outcome: bytes | None = None,
-        delivery: int | None = None,
     ) -> None:
-        more: dict[str, Any] = {"leased": leased, "how": how, "outcome": outcome, "delivery": delivery}
+        more: dict[str, Any] = {"leased": leased, "how": how, "outcome": outcome}
         await self._do("cancel", lambda: self._store.cancel(queue, number, **more), queue)
 
     async def purge(self, queue: str, *, apart: float = 0) -> int:

@@ -150,27 +150,45 @@ class StoreMachine(RuleBasedStateMachine):
             (i.options.priority, i.options.group) for i in expected
         ]
 
-    @rule(data=st.data(), outcome=st.sampled_from([None, b"{}"]), several=st.booleans())
-    def acknowledge(self, data: st.DataObject, outcome: bytes | None, several: bool) -> None:
+    @rule(data=st.data(), outcome=st.sampled_from([None, b"{}"]), several=st.booleans(), late=st.booleans())
+    def acknowledge(self, data: st.DataObject, outcome: bytes | None, several: bool, late: bool) -> None:
         for queue, message in self._some(data):
-            holder = self.model.holder(queue, message.number, message.delivery)
-            how, token, _ = self.model.ended.get(message.number, ("", -1, 0))
-            if isinstance(holder, Item):
-                expected = Settled.ACKNOWLEDGED
-                self.model.end(holder, "acknowledged", outcome=outcome is not None)
-            elif holder == "gone":
-                again = how == "acknowledged" and token == message.delivery
-                expected = Settled.ACKNOWLEDGED if again else Settled.GONE
-            else:
-                expected = Settled.STALE
-            again_expected = expected
-            if isinstance(holder, Item) and message.number not in self.model.ended:
-                again_expected = Settled.GONE
-            if several:
-                results = self.bench.acknowledge(queue, message, message, outcome=outcome)
-                assert results == [expected, again_expected]
-            else:
-                assert self.bench.acknowledge(queue, message, outcome=outcome) == [expected]
+            self._acknowledge(queue, message, outcome, several=several, late=late)
+
+    @rule(data=st.data(), limit=st.sampled_from([1, 3]), times=st.sampled_from([1, 2]), several=st.booleans())
+    def be_late(self, data: st.DataObject, limit: int, times: int, several: bool) -> None:
+        """Take what there is, and acknowledge it after its lease, by each of its receipts."""
+        busy = [queue for queue in QUEUES if self.model.at_place(queue, State.READY)]
+        if busy:
+            taken = len(self.receipts)
+            chosen = data.draw(st.sampled_from(busy))
+            for _ in range(times):
+                self.lease(chosen, limit, 1_000)
+                self.advance(1)
+            for queue, message in self.receipts[taken:]:
+                self._acknowledge(queue, message, None, several=several, late=True)
+
+    def _acknowledge(
+        self, queue: str, message: Message, outcome: bytes | None, *, several: bool, late: bool
+    ) -> None:
+        holder = self.model.holder(queue, message.number, message.delivery, late=late)
+        how, token, _ = self.model.ended.get(message.number, ("", -1, 0))
+        if isinstance(holder, Item):
+            expected = Settled.ACKNOWLEDGED
+            self.model.end(holder, "acknowledged", outcome=outcome is not None)
+        elif holder == "gone":
+            again = how == "acknowledged" and token == message.delivery
+            expected = Settled.ACKNOWLEDGED if again else Settled.GONE
+        else:
+            expected = Settled.STALE
+        again_expected = expected
+        if isinstance(holder, Item) and message.number not in self.model.ended:
+            again_expected = Settled.GONE
+        if several:
+            results = self.bench.acknowledge(queue, message, message, outcome=outcome, late=late)
+            assert results == [expected, again_expected]
+        else:
+            assert self.bench.acknowledge(queue, message, outcome=outcome, late=late) == [expected]
 
     @rule(data=st.data(), lease=leases)
     def extend(self, data: st.DataObject, lease: int) -> None:
@@ -300,7 +318,7 @@ def test_the_store_does_what_its_model_does(backend: str) -> None:
     """Fails when any verb, in any order, leaves the store otherwise than the model.
 
     Planted defects it finds: a group freed too early, a count off by one after a crash, a ttl that ends a
-    dead letter, a redriven message in the wrong place.
+    dead letter, a redriven message in the wrong place, a late acknowledgement by any receipt or of the dead.
     """
     machine = type("Machine", (StoreMachine,), {"backend": backend})
     examples = int(os.environ.get("WINDLASS_MODEL_EXAMPLES", "25"))

@@ -254,7 +254,10 @@ class Store(ABC):
     def acknowledge(
         self, queue: str, acknowledgements: Sequence[Acknowledgement]
     ) -> Awaitable[list[Settled]]:
-        """End leased messages, each with the outcome it carries. Raises QueueNotFound."""
+        """End leased messages, and those that a late one names, each with the outcome it carries.
+
+        Raises QueueNotFound.
+        """
 
     @abstractmethod
     def extend(self, queue: str | None, extensions: Sequence[Extension]) -> Awaitable[list[int | Settled]]:
@@ -285,11 +288,9 @@ class Store(ABC):
     @abstractmethod
     async def cancel(
         self, queue: str, number: int, *, leased: bool = False, how: str = "cancelled",
-        outcome: bytes | None = None, delivery: int | None = None,
+        outcome: bytes | None = None,
     ) -> None:  # fmt: skip
         """End a message; its life calls the end `how`. An `outcome` is kept until `told`.
-
-        Where a `delivery` is named, only if that was the latest one and the message is not dead.
 
         Raises QueueNotFound, MessageGone, and MessageLeased unless it may be `leased`.
         """

@@ -187,12 +187,7 @@ class SqsModel(Model):
 
     def delete(self, receipt: Receipt) -> None:
         """One that is stale removes nothing; in a standard queue the latest is good after its lease, too."""
-        queue, number, delivery = receipt
-        item = self.holder(*receipt)
-        if isinstance(item, str) and not queue.endswith(FIFO):
-            self.tick(self.now)  # a lease that ends at this moment may have been the last
-            late = (each for each in self.living(queue) if each.state is not State.DEAD)
-            item = next((each for each in late if (each.number, each.token) == (number, delivery)), item)
+        item = self.holder(*receipt, late=not receipt[0].endswith(FIFO))
         if isinstance(item, Item):
             self.end(item, "acknowledged")
 

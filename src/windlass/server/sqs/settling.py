@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from contextlib import suppress
 
-from windlass.errors import MessageGone, QueueNotFound, ReceiptGone, ReceiptStale
+from windlass.errors import QueueNotFound, ReceiptGone, ReceiptStale
 from windlass.message import Acknowledgement, Extension, Settled
 from windlass.queues import Queues
 from windlass.server.auth import RECEIVE
@@ -41,9 +39,9 @@ class Settling:
     def delete(self, call: Call) -> Begun:
         call.request.principal.demand(RECEIVE, call.queue)
         receipt = self._parse(call, call.body.receipt_handle)
-        given = [] if receipt is None else [Acknowledgement(*receipt)]
+        given = [] if receipt is None else [_deletion(call.queue, *receipt)]
         # Whatever became of it, it is not there any more or somebody else's: both are a success.
-        return asyncio.ensure_future(self._delete(call.queue, given)), _nothing
+        return asyncio.ensure_future(self._store.acknowledge(call.queue, given)), _nothing
 
     def delete_batch(self, call: Call) -> Begun:
         call.request.principal.demand(RECEIVE, call.queue)
@@ -59,24 +57,12 @@ class Settling:
                 continue
             done.append({"Id": entry.id})
             if receipt is not None:
-                given.append(Acknowledgement(*receipt))
+                given.append(_deletion(call.queue, *receipt))
 
-        def finish(_: None) -> Result:
+        def finish(_: object) -> Result:
             return {"Successful": done, "Failed": bad}
 
-        return asyncio.ensure_future(self._delete(call.queue, given)), finish
-
-    async def _delete(self, queue: str, given: Sequence[Acknowledgement]) -> None:
-        """In a standard queue the receipt of the latest receive deletes after its lease too, as in SQS."""
-        settled = await self._store.acknowledge(queue, given)
-        if Settled.STALE not in settled or queue.endswith(FIFO):
-            return
-        for each, what in zip(given, settled, strict=True):
-            if what is Settled.STALE:
-                with suppress(MessageGone):  # somebody received it since, or it is on its way elsewhere
-                    await self._store.cancel(
-                        queue, each.number, leased=True, how="acknowledged", delivery=each.delivery
-                    )
+        return asyncio.ensure_future(self._store.acknowledge(call.queue, given)), finish
 
     # --- visibility -------------------------------------------------------------------------------
 
@@ -163,6 +149,11 @@ class Settling:
         if self._store.shared and not call.request.tried:
             raise QueueNotFound  # unknown here; the queue may have been made anew under its name
         return None
+
+
+def _deletion(queue: str, number: int, delivery: int) -> Acknowledgement:
+    """In a standard queue the receipt of the latest receive deletes after its lease too, as in SQS."""
+    return Acknowledgement(number, delivery, late=not queue.endswith(FIFO))
 
 
 def _ended(handle: str) -> SqsError:

@@ -172,16 +172,12 @@ class Settling:
             if queue not in (0, home):
                 await self._link.ask("told", queue, [member_of(queue, number), keep])
 
-    async def cancel(
-        self, queue: str, number: int, *, leased: bool, how: str, outcome: bytes | None, delivery: int | None
-    ) -> None:
+    async def cancel(self, queue: str, number: int, *, leased: bool, how: str, outcome: bytes | None) -> None:
         if outcome is not None:
             await self._administration.mark(queue)
         of = self._memory.number(queue)
         args: list[Argument] = [member_of(of, number), "1" if leased else "", how, optional(outcome)]
-        args.append("" if delivery is None else delivery)
         reply = await self._link.ask("cancel", of, args)
-        await self._upkeep.carry_on(of, reply[5])
         if reply[0] == 1:
             raise MessageLeased("The message is leased. Wait until its lease is over, or acknowledge it.")
         if reply[0]:
@@ -209,7 +205,7 @@ def _is_open(found: int | Settled | None, message: int, queue: int) -> bool:
 
 def _acknowledging(queue: int, ack: Acknowledgement) -> list[Argument]:
     args: list[Argument] = [member_of(queue, ack.number), ack.delivery, optional(ack.outcome)]
-    return [*args, optional(ack.holder), "1" if ack.tell else ""]
+    return [*args, optional(ack.holder), ("", "1", "2", "3")[ack.tell + 2 * ack.late]]
 
 
 def _extending(queue: int, each: Extension) -> list[Argument]:

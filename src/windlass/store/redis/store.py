@@ -247,10 +247,10 @@ class RedisStore(Store):
 
     async def cancel(
         self, queue: str, number: int, *, leased: bool = False, how: str = "cancelled",
-        outcome: bytes | None = None, delivery: int | None = None,
+        outcome: bytes | None = None,
     ) -> None:  # fmt: skip
         self.calls["cancel"] += 1
-        await self._settling.cancel(queue, number, leased=leased, how=how, outcome=outcome, delivery=delivery)
+        await self._settling.cancel(queue, number, leased=leased, how=how, outcome=outcome)
 
     async def purge(self, queue: str, *, apart: float = 0) -> int:
         self.calls["purge"] += 1

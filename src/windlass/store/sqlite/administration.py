@@ -149,7 +149,6 @@ def cancel(
     leased: bool,
     how: str,
     outcome: bytes | None,
-    delivery: int | None,
 ) -> None:
     tx.memory.queue(name)
     rows = fetch(tx.db, BY_ID, (numbers([number]),))
@@ -157,8 +156,6 @@ def cancel(
     if queue is None or queue.name != name:
         raise MessageGone
     place = tx.place(queue, rows[0])
-    if delivery is not None and (place is State.DEAD or rows[0].token != delivery):
-        raise MessageGone
     if place is State.LEASED and not leased:
         raise MessageLeased("The message is leased. Wait until its lease is over, or acknowledge it.")
     tx.end(queue, rows[0], how, place=place, outcome=outcome, tell=outcome is not None)

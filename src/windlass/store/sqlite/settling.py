@@ -66,13 +66,21 @@ def _settle(
     queue = tx.memory.by_generation.get(row.generation)
     if queue is None:
         return Settled.GONE  # purged, or deleted with its queue
-    if queue.name != name or not _holds(tx, row, ack.delivery, ack.holder):
+    place = State.LEASED
+    if queue.name != name:
         return Settled.STALE
+    if not _holds(tx, row, ack.delivery, ack.holder):
+        found = _after_its_lease(tx, queue, row, ack) if ack.late else Settled.STALE
+        if isinstance(found, Settled):
+            return found
+        row, place = found, tx.place(queue, found)
+        if place is State.READY:
+            ready.leave(tx, [row])
     kept = (queue.remembers or ack.tell or ack.outcome is not None) and tx.remember(
         queue, row, "acknowledged", ack.outcome, ack.holder, tell=ack.tell
     )
     done[row.id] = (ack, kept)
-    tx.forget(queue, row, State.LEASED)
+    tx.forget(queue, row, place)
     tx.outs[queue.number] = tx.outs.get(queue.number, 0) + 1
     return Settled.ACKNOWLEDGED
 
@@ -96,6 +104,20 @@ def _holds(tx: Transaction, row: Row, delivery: int, holder: str | None = None) 
     if row.state != State.LEASED or row.due is None or row.due <= tx.now:
         return False
     return row.token == delivery if holder is None else row.holder == holder
+
+
+def _after_its_lease(tx: Transaction, queue: QueueState, row: Row, ack: Acknowledgement) -> Row | Settled:
+    """The message that a late acknowledgement ends, as it is now, or what is said of its receipt."""
+    if ack.holder is not None or row.token != ack.delivery:
+        return Settled.STALE
+    rows = fetch(tx.db, BY_ID, (numbers([row.id]),))  # upkeep may have been at it in this commit
+    if rows and rows[0].state == State.LEASED:  # or is behind: that comes first, it may have been its last
+        end_delivery(tx, queue, rows[0], "lease_expired")
+        rows = fetch(tx.db, BY_ID, (numbers([row.id]),))
+    if not rows:
+        return Settled.GONE
+    lives_on = rows[0].state == State.DEAD or rows[0].generation != queue.generation
+    return Settled.STALE if lives_on else rows[0]
 
 
 def extend(tx: Transaction, operations: Sequence[Extend]) -> None:

@@ -235,11 +235,11 @@ class SQLiteStore(Store):
 
     async def cancel(
         self, queue: str, number: int, *, leased: bool = False, how: str = "cancelled",
-        outcome: bytes | None = None, delivery: int | None = None,
+        outcome: bytes | None = None,
     ) -> None:  # fmt: skip
         run = partial(
             administration.cancel,
-            name=queue, number=number, leased=leased, how=how, outcome=outcome, delivery=delivery,
+            name=queue, number=number, leased=leased, how=how, outcome=outcome,
         )  # fmt: skip
         await self._step("cancel", run, queue)
 

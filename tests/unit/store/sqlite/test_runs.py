@@ -135,16 +135,24 @@ def _receive(bench: Bench) -> None:
     bench.together(*[lambda s: s.receive("q")] * 20)
 
 
-def _lease_and_acknowledge(bench: Bench) -> None:
+def _lease_and_acknowledge(bench: Bench, *, late: bool = False) -> None:
     got = bench.receive("q", 20, 60_000)
-    acks = [Acknowledgement(m.number, m.delivery) for m in got]
+    acks = [Acknowledgement(m.number, m.delivery, late=late) for m in got]
     bench.together(
         *[lambda s, ack=ack: s.acknowledge("q", [ack]) for ack in acks],
         *[lambda s: s.receive("q", 1, 60_000)] * 20,
     )
 
 
-@pytest.mark.parametrize(("work", "most"), [(_send, 1), (_receive, 2), (_lease_and_acknowledge, 3 + 3)])
+def _lease_and_delete(bench: Bench) -> None:
+    """As over SQS: each may be late, and none is."""
+    _lease_and_acknowledge(bench, late=True)
+
+
+@pytest.mark.parametrize(
+    ("work", "most"),
+    [(_send, 1), (_receive, 2), (_lease_and_acknowledge, 3 + 3), (_lease_and_delete, 3 + 3)],
+)
 def test_a_plain_commit_writes_with_one_statement(
     bench: Bench, work: Callable[[Bench], None], most: int
 ) -> None:

@@ -1,6 +1,5 @@
 -- cancel: end a message.
--- args: time, server, member, '1' where it may be leased, what its life calls the end, outcome ('-' or '+' and the text),
---       the delivery that has to be the last one, of a message that is not dead ('': any)
+-- args: time, server, member, '1' where it may be leased, what its life calls the end, outcome ('-' or '+' and the text)
 -- answer: 0 done, 1 it is leased, 2 gone
 writers.cancel = function(keys, args)
   local q = open(keys, args)
@@ -9,13 +8,6 @@ writers.cancel = function(keys, args)
   local raw, d = call('HGET', q.b .. 'm', member), delivery_of(q, member)
   if not raw then return close(q, 2) end
   local place = place_of(q, member, d)
-  if args[7] ~= '' and place == LEASED and d[D.due] <= q.now then  -- that comes first: it may have been its last
-    end_delivery(q, member, read(raw, member), raw, d, 'lease_expired', 0, nil, true, false)
-    raw, d = call('HGET', q.b .. 'm', member), delivery_of(q, member)
-    if not raw then return close(q, 2) end
-    place = place_of(q, member, d)
-  end
-  if args[7] ~= '' and (place == DEAD or not d or d[D.token] ~= tonumber(args[7])) then return close(q, 2) end
   if place == LEASED and args[4] ~= '1' then return close(q, 1) end
   finish(q, member, read(raw, member), d, args[5], place, outcome, nil, outcome ~= nil)
   return close(q, 0)
