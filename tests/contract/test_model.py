@@ -163,7 +163,7 @@ class StoreMachine(RuleBasedStateMachine):
             taken = len(self.receipts)
             chosen = data.draw(st.sampled_from(busy))
             for _ in range(times):
-                self.lease(chosen, limit, 1_000)
+                self.lease(chosen, limit, 1_000, several)
                 self.advance(1)
             for queue, message in self.receipts[taken:]:
                 self._acknowledge(queue, message, None, several=several, late=True)
