@@ -1,0 +1,79 @@
+"""Redis that lost what it held, all or the last of it, while servers run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.unit.store.redis.pair import Pair
+from windlass.errors import QueueNotFound, StoreUnavailable
+from windlass.store.redis.call import REGISTRY
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    made = Pair()
+    yield made
+    made.close()
+
+
+def test_what_an_emptied_redis_holds_is_nothing_of_theirs(pair: Pair) -> None:
+    """Planted: no look at the secret: the number of a queue that was lost is another's by then, and so are
+    the messages that are sent to it; and keys are forgotten, so that anybody may come in."""
+    client = pair.one._link.topology.nodes()[0].client
+    number = pair.create("old")
+    client.flushall()
+    with pytest.raises(StoreUnavailable, match="emptied"):
+        pair.run(lambda: pair.one.create_queue("new", {}))
+    later = pair.open()
+    try:
+        pair.run(lambda: later.create_queue("new", {}))
+        assert later.queue_number("new") == number
+        with pytest.raises(StoreUnavailable, match="start all servers again"):
+            pair.run(pair.other.refresh)
+        for store in (pair.one, pair.other):
+            for call in (lambda s=store: s.send("old", [b"1"]), lambda s=store: s.receive("old", 1, None)):
+                with pytest.raises(StoreUnavailable, match="emptied"):
+                    pair.run(call)
+            with pytest.raises(StoreUnavailable, match="emptied"):
+                pair.run(store.ping)
+        assert pair.run(lambda: later.queue("new")).ready == 0
+    finally:
+        later.close()
+
+
+def test_what_is_brought_back_is_served_again(pair: Pair) -> None:
+    """Planted: what was refused once is refused for good."""
+    client = pair.one._link.topology.nodes()[0].client
+    pair.create("q")
+    held = {key: client.dump(key) for key in client.scan_iter()}
+    client.flushall()
+    with pytest.raises(StoreUnavailable):
+        pair.run(pair.one.refresh)
+    for key, packed in held.items():
+        assert packed is not None
+        client.restore(key, 0, packed)
+    pair.run(pair.one.refresh)
+    assert pair.send("q", b"1")
+
+
+def test_a_registry_that_was_set_back_is_believed(pair: Pair) -> None:
+    """Planted: versions are counted: as many changes as were lost, and the number of a queue that was lost
+    in a failover is another's, for whoever knew of it."""
+    client = pair.one._link.topology.nodes()[0].client
+    keys = [pair.one._link.key_of(REGISTRY)[0][:-1] + name for name in ("s", "names")]
+    pair.create("before")
+    held = [client.dump(key) for key in keys]
+    number = pair.create("lost")
+    pair.run(pair.one.refresh)
+    for key, packed in zip(keys, held, strict=True):
+        assert packed is not None
+        client.restore(key, 0, packed, replace=True)
+    client.delete(*pair.one._link.key_of(number))
+    pair.run(lambda: pair.other.create_queue("new", {}))
+    assert pair.other.queue_number("new") == number
+    pair.run(pair.one.refresh)
+    with pytest.raises(QueueNotFound):
+        pair.run(lambda: pair.one.send("lost", [b"1"]))
+    assert pair.ready("new") == 0
