@@ -176,13 +176,13 @@ class Link:
         self._confirmation = durability.confirmation(_CONFIRMED_WITHIN)
 
     def behind_writes(self) -> list[tuple[str | int, ...]]:
-        return [self._confirmation.command] if self._confirmation is not None else []
+        return list(self._confirmation.commands) if self._confirmation is not None else []
 
     def judge(self, answers: Sequence[Any]) -> StoreUnavailable | None:
         confirmation = self._confirmation
         if confirmation is not None:
             try:
-                confirmation.judge(answers[0])
+                confirmation.judge(answers[-1])
             except StoreUnavailable as error:
                 return error
         return None
