@@ -208,7 +208,11 @@ class Administration:
                 continue
             fields: dict[str, Any] = {"number": number, "name": name, "paused": "0", **fields_of(settings)}
             fields["dl"] = target
-            await self._ask("configure", number, ["", *_flat(fields)])
+            if (await self._ask("configure", number, ["", *_flat(fields)]))[0]:
+                # The registry was set back and forgot it. Its messages are for whoever knows whose they are.
+                log.warning("queue_left_over", number=number, keys=self._link.key_of(number)[0])
+                await self._ask("buried", REGISTRY, [number])
+                continue
             registered, deleted = await self._ask("register", REGISTRY, [name, number, letters or ""])
             for each in deleted:  # one of this name may be there still, and be sent to by who was not told
                 await self.bury(int(each))
@@ -220,10 +224,18 @@ class Administration:
             if int(registered) != number:  # somebody else was faster
                 await self.bury(number)
                 self._memory.put(name, int(registered))
+                await self._restore(int(registered), fields)
                 continue
             self._memory.put(name, number)
             return await self._changed(name), True
         raise StoreUnavailable("The queue is made and deleted by others all the time.", retry_after=1)
+
+    async def _restore(self, number: int, fields: Mapping[str, Any]) -> None:
+        """Make a queue anew under its number, where a failover of its master took it and left its name."""
+        try:
+            await self._ask("stats", number, [])
+        except QueueNotFound:
+            await self._ask("configure", number, ["", *_flat({**fields, "number": number})])
 
     async def _dead_letter(self, name: str, letters: str | None) -> int | str:
         """The number of a dead-letter queue. Raises Invalid."""

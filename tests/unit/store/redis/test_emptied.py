@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import pytest
 
@@ -77,3 +78,42 @@ def test_a_registry_that_was_set_back_is_believed(pair: Pair) -> None:
     with pytest.raises(QueueNotFound):
         pair.run(lambda: pair.one.send("lost", [b"1"]))
     assert pair.ready("new") == 0
+
+
+def test_a_queue_whose_name_alone_is_left_can_be_made_again(pair: Pair) -> None:
+    """The master of a queue failed over and lost it, that of the registry did not.
+
+    Planted: nobody looks whether a registered queue is there: to make it is 503 for ever.
+    """
+    client = pair.one._link.topology.nodes()[0].client
+    number = pair.create("lost")
+    pair.create("q", dead_letter="lost")
+    client.delete(*(key for key in client.scan_iter(f"windlass:{{{number}}}:*")))
+    for store in (pair.one, pair.other):
+        info, _ = pair.run(partial(store.create_queue, "lost", {"lease_seconds": 7}))
+        assert info.settings.lease_seconds == 7
+        assert store.queue_number("lost") == number
+    assert pair.send("lost", b"1")
+
+
+def test_a_queue_whose_name_is_lost_is_nobody_elses(pair: Pair) -> None:
+    """The master of the registry failed over and lost a name, that of the queue did not.
+
+    Planted: a number that is given out again is taken for new: its messages are another queue's. Planted:
+    what is left is cleared away as a queue that was never made.
+    """
+    client = pair.one._link.topology.nodes()[0].client
+    keys = [pair.one._link.key_of(REGISTRY)[0][:-1] + name for name in ("s", "names")]
+    pair.create("before")
+    held = [client.dump(key) for key in keys]
+    number = pair.create("lost")
+    pair.send("lost", b"1")
+    for key, packed in zip(keys, held, strict=True):
+        assert packed is not None
+        client.restore(key, 0, packed, replace=True)
+    info, made = pair.run(lambda: pair.other.create_queue("new", {}))
+    assert (info.ready, made) == (0, True)
+    assert pair.other.queue_number("new") != number
+    pair.clock.advance(120_000)
+    pair.settle(pair.other)
+    assert client.exists(pair.one._link.key_of(number)[0])  # for whoever mends it by hand
