@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator
 from decimal import Decimal
@@ -208,12 +209,24 @@ def test_servers_that_start_at_the_same_moment_do_not_meet(postgresql: PostgreSQ
 
 
 def test_a_judge_of_another_installation_is_refused(postgresql: PostgreSQL) -> None:
-    """Planted defect: two that share it, whose ids and jobs are not each other's."""
+    """And is told how to have it where the other's queues are lost. Planted defects: two that share it, whose
+    ids and jobs are not each other's; a way that leads nowhere."""
     url = postgresql.database()
+
+    def open_as_other() -> None:
+        Database(url, lambda c: judge.migrate(c, "other"), owner="judge", schema=judge.SCHEMA).close()
+
     open_and_close(url, "judge")
-    with pytest.raises(JudgeElsewhere, match="another installation"):
-        Database(url, lambda c: judge.migrate(c, "other"), owner="judge", schema=judge.SCHEMA)
+    with pytest.raises(JudgeElsewhere, match="another installation") as told:
+        open_as_other()
     open_and_close(url, "judge")
+    found = re.search(r"run (DELETE FROM .+?);", str(told.value))
+    assert found is not None
+    with looking(url) as connection:
+        connection.exec_driver_sql(found[1])
+    open_as_other()
+    with pytest.raises(JudgeElsewhere):
+        open_and_close(url, "judge")
 
 
 def test_who_may_make_no_tables_is_told_what_to_do(postgresql: PostgreSQL) -> None:

@@ -222,7 +222,9 @@ def migrate(connection: Connection, mark: str = "") -> None:
     elif owner != mark:
         raise JudgeElsewhere(
             "The judge in this database is another installation's: its ids are signed under another secret."
-            " Servers that share a judge share their queues, too."
+            " Servers that share a judge share their queues, too. If those are lost for good, stop all"
+            f" servers and run DELETE FROM {SCHEMA}.{installation.name}; the server that comes first then"
+            " has the judge, and ids that were given out before are not known any more."
         )
 
 

@@ -163,6 +163,9 @@ def _parameters(query: str) -> tuple[dict[str, str], dict[str, str]]:
 def _options(url: str, parameters: dict[str, str]) -> dict[str, Any]:
     """What redis-py reads in a plain URL, and takes. Raises ValueError."""
     options: dict[str, Any] = parse_url(f"{url}?{urlencode(parameters)}")  # type: ignore[no-untyped-call]
+    for name in _TIMEOUTS & options.keys():
+        if not 0 < options[name] <= _LONGEST:  # nan is none of these
+            raise ValueError(f"{name} is in seconds: more than 0, {_LONGEST:,} at most")
     connection = options.get("connection_class", redis.Connection)
     given = {name: value for name, value in options.items() if name not in ("connection_class", *_POOLS)}
     try:
@@ -175,6 +178,8 @@ def _options(url: str, parameters: dict[str, str]) -> dict[str, Any]:
 
 
 _POOLS = ("max_connections",)
+_TIMEOUTS = {"socket_timeout", "socket_connect_timeout"}
+_LONGEST = 3_600
 
 
 def _unknown(parameters: dict[str, str], connection: type[Any]) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import msgspec
 import redis
+import structlog
 
 from windlass.errors import (
     Conflict,
@@ -23,8 +24,11 @@ from windlass.store.redis.address import Address
 from windlass.store.redis.call import REGISTRY, Argument, Call
 from windlass.store.redis.faults import unavailable
 from windlass.store.redis.link import Link
+from windlass.store.redis.memory import Mark
 from windlass.store.redis.records import decode_settings, fields_of, info_of, pairs_of
 from windlass.store.refusals import compare, in_use, no_letter, not_found, own_letter
+
+log = structlog.get_logger("windlass.store")
 
 Ask = Callable[[str, int, Sequence[Argument]], Awaitable[Any]]
 """(verb, number of a queue, arguments): what its function answers."""
@@ -33,6 +37,11 @@ COPYING = "copying"
 """Field of the registry while what is there is the beginning of a copy."""
 AWAY = 5_000
 """How long no server may be there, ms, before that is why nobody extended a lease."""
+_LOST = (
+    "Redis does not hold this installation any more: it was emptied, it started without its file, or this is"
+    " another Redis. Bring what it held back, and this goes on by itself; or start all servers again, to"
+    " begin with what is there."
+)
 _TRIES = 20
 """How often a change is begun anew because somebody else changed the same queue."""
 
@@ -55,17 +64,18 @@ class Administration:
         self._seen = -1
         """The registry's version when `refresh` was called last."""
         self._turns: dict[tuple[asyncio.AbstractEventLoop, str], _Turns] = {}
+        self._secret = b""
 
     def open(self) -> bytes:
         """Read the registry; the installation's secret, made where there is none. Blocks."""
         self._refuse_unfinished()
-        secret: bytes = self._link.ask_now("found", REGISTRY, secrets.token_bytes(32))
+        self._secret = self._link.ask_now("found", REGISTRY, secrets.token_bytes(32))
         self._read(self._memory.mark(), self._link.ask_now("all", REGISTRY))
         if self._link.ask_now("beat", REGISTRY) > AWAY:
             for number in self._memory.claimed:
                 with contextlib.suppress(QueueNotFound):
                     self._link.ask_now("resume", number)
-        return secret
+        return self._secret
 
     def _refuse_unfinished(self) -> None:
         (key, *_) = self._link.key_of(REGISTRY)
@@ -76,7 +86,7 @@ class Administration:
         if copying:
             raise unfinished(self._link.topology.address)
 
-    def _read(self, since: int, reply: Sequence[Any]) -> None:
+    def _read(self, since: Mark, reply: Sequence[Any]) -> None:
         version, names, keys, runners, claimed, _ = reply
         self._memory.read(since, int(version), pairs_of(names), pairs_of(keys), pairs_of(runners))
         self._memory.claimed |= {int(number) for number in claimed}
@@ -92,15 +102,27 @@ class Administration:
 
     async def read_anew(self) -> None:
         """Have in memory what others have changed. Nobody is told of it: that is left to `refresh`."""
-        if int(await self._ask("version", REGISTRY, [])) != self._memory.version:
+        if self._differs(await self._ask("version", REGISTRY, [])):
             self._read(self._memory.mark(), await self._ask("all", REGISTRY, []))
 
     def refresh_now(self) -> bool:
         """The same, without an event loop; True where there was something. Blocks."""
-        if int(self._link.ask_now("version", REGISTRY)) == self._memory.version:
+        if not self._differs(self._link.ask_now("version", REGISTRY)):
             return False
         self._read(self._memory.mark(), self._link.ask_now("all", REGISTRY))
         return True
+
+    def _differs(self, reply: Sequence[bytes]) -> bool:
+        """Whether the registry has another version than memory. Raises StoreUnavailable where it is not ours:
+        numbers of queues are given out anew there, so that one we know may be another's."""
+        version, secret = reply
+        if secret != self._secret:
+            if self._link.lost is None:
+                log.error("store_lost", message=_LOST)
+            self._link.lost = _LOST
+            raise StoreUnavailable(_LOST, retry_after=5)
+        self._link.lost = None
+        return int(version) != self._memory.version
 
     # --- queues -----------------------------------------------------------------------------------
 
@@ -180,10 +202,17 @@ class Administration:
             letters = named.get("dead_letter")
             target = await self._dead_letter(name, letters)
             settings = msgspec.structs.replace(QueueSettings(), **named)
-            number = await self._ask("make", REGISTRY, [])
+            number = await self._ask("make", REGISTRY, [self._secret])
+            if not number:
+                await self.read_anew()  # says why
+                continue
             fields: dict[str, Any] = {"number": number, "name": name, "paused": "0", **fields_of(settings)}
             fields["dl"] = target
-            await self._ask("configure", number, ["", *_flat(fields)])
+            if (await self._ask("configure", number, ["", *_flat(fields)]))[0]:
+                # The registry was set back and forgot it. Its messages are for whoever knows whose they are.
+                log.warning("queue_left_over", number=number, keys=self._link.key_of(number)[0])
+                await self._ask("buried", REGISTRY, [number])
+                continue
             registered, deleted = await self._ask("register", REGISTRY, [name, number, letters or ""])
             for each in deleted:  # one of this name may be there still, and be sent to by who was not told
                 await self.bury(int(each))
@@ -195,10 +224,18 @@ class Administration:
             if int(registered) != number:  # somebody else was faster
                 await self.bury(number)
                 self._memory.put(name, int(registered))
+                await self._restore(int(registered), fields)
                 continue
             self._memory.put(name, number)
             return await self._changed(name), True
         raise StoreUnavailable("The queue is made and deleted by others all the time.", retry_after=1)
+
+    async def _restore(self, number: int, fields: Mapping[str, Any]) -> None:
+        """Make a queue anew under its number, where a failover of its master took it and left its name."""
+        try:
+            await self._ask("stats", number, [])
+        except QueueNotFound:
+            await self._ask("configure", number, ["", *_flat({**fields, "number": number})])
 
     async def _dead_letter(self, name: str, letters: str | None) -> int | str:
         """The number of a dead-letter queue. Raises Invalid."""

@@ -152,9 +152,10 @@ class Batcher:
     def _serve(self, calls: Sequence[Call]) -> None:
         """Send calls, but none whose caller went away while they were prepared."""
         owner, prefix = self._owner, library.prefix()
-        behind = owner.behind_writes()
         while calls:
             sent = bundles(calls)
+            # Who only looks waits for no replicas.
+            behind = owner.behind_writes() if any(library.is_confirmed(each.verb) for each in sent) else []
             now, server = owner.stamp()
             commands: list[tuple[Any, ...]] = []
             for bundle in sent:
@@ -196,8 +197,9 @@ class Batcher:
             unsure = owner.judge(answers[len(sent) :])
             answers = answers[: len(sent)]
             if unsure is not None:
-                owner.failed(_calls(sent), unsure)
-                return
+                owner.failed(_calls([each for each in sent if library.is_confirmed(each.verb)]), unsure)
+                looks = [n for n, each in enumerate(sent) if not library.is_confirmed(each.verb)]
+                sent, answers = [sent[n] for n in looks], [answers[n] for n in looks]
         again = [n for n, answer in enumerate(answers[: len(sent)]) if _is_undone(answer)]
         if again:
             self._again([sent[n] for n in again], [answers[n] for n in again])

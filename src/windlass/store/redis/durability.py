@@ -46,11 +46,11 @@ class Lack(msgspec.Struct, frozen=True):
 class Confirmation(msgspec.Struct, frozen=True):
     """What is sent behind writes, on their connection, so that replicas have them before the answer."""
 
-    command: tuple[str | int, ...]
+    commands: tuple[tuple[str | int, ...], ...]
     replicas: int
 
     def judge(self, reply: Any) -> None:
-        """Raises OutcomeUnknown unless the reply, or the error that came for it, says that enough have it."""
+        """Raises OutcomeUnknown unless the last reply, or an error in its place, says that enough have it."""
         local, had = reply if isinstance(reply, list) else (1, reply)
         if isinstance(had, int) and had >= self.replicas and local:
             return
@@ -157,10 +157,14 @@ class Durability(msgspec.Struct, frozen=True):
         """
         if self.asked != "replicated":
             return None
-        milliseconds = max(1, int(within * 1000))  # 0 would be for ever
+        milliseconds = max(3, int(within * 1000))  # 0 would be for ever
         if self._on_disks:
-            return Confirmation(("WAITAOF", 1, self.wanted, milliseconds), self.wanted)
-        return Confirmation(("WAIT", self.wanted, milliseconds), self.wanted)
+            # A replica that WAITAOF asks answers before it syncs what it has just read, and tells of its disk
+            # a second later by itself. Behind WAIT it has synced that.
+            first = milliseconds // 3
+            commands = ("WAIT", self.wanted, first), ("WAITAOF", 1, self.wanted, milliseconds - first)
+            return Confirmation(commands, self.wanted)
+        return Confirmation((("WAIT", self.wanted, milliseconds),), self.wanted)
 
     @property
     def _on_disks(self) -> bool:

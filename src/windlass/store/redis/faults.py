@@ -121,6 +121,12 @@ _REPLIES: dict[str, tuple[type[StoreUnavailable], str, int]] = {
         f" {UNDONE}",
         5,
     ),
+    "DB": (
+        StoreUnavailable,
+        "Redis has no database of that number: name another in the store's URL, or raise `databases` in"
+        f" redis.conf. {UNDONE}",
+        10,
+    ),
     "NOGOODSLAVE": (StoreUnavailable, f"Sentinel has no replica to go on with. {UNDONE}", 1),
     "NOAUTH": (
         StoreUnavailable,

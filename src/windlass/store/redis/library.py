@@ -20,6 +20,8 @@ _PARTS = (
 )  # fmt: skip
 _FILLS = frozenset({"send", "send_with", "arrive", "configure", "register", "found"})
 """What fills a queue, and so stops when Redis has no memory left. All else goes on."""
+_PASSING = frozenset({"beat", "claim_sweep", "claim_due", "set_due", "note_due", "turn", "tell", "attend"})
+"""What writes and promises nobody anything: if a failover loses it, it is done again."""
 _VERB = re.compile(r"^(verbs|writers)\.(\w+) = function", re.MULTILINE)
 
 
@@ -51,6 +53,16 @@ def _registered(kind: str, verb: str, name: str) -> str:
         f"redis.register_function{{ function_name = '{name}{verb}', callback = {kind}.{verb},"
         f" flags = {{ {flags} }} }}"
     )
+
+
+def is_confirmed(verb: str) -> bool:
+    """Whether its answer says that something was changed, so that replicas may have to be waited for."""
+    return verb not in _PASSING and verb not in _looks()
+
+
+@cache
+def _looks() -> frozenset[str]:
+    return frozenset(verb for kind, verb in _VERB.findall(_body(MAX_ANSWERS)) if kind == "verbs")
 
 
 def load(client: redis.Redis) -> None:

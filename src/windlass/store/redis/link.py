@@ -78,6 +78,8 @@ class Link:
         self._confirmation: Confirmation | None = None
         self.refusal: str | None = None
         """Why nothing is taken at the moment."""
+        self.lost: str | None = None
+        """Why nothing is done at all: what is in Redis is not this installation."""
         for node in topology.nodes():
             try:
                 library.load(node.client)
@@ -91,6 +93,8 @@ class Link:
         event loop."""
         self.loop = call.future.get_loop()
         try:
+            if self.lost is not None and call.verb != "version":  # which tells that it is there again
+                raise StoreUnavailable(self.lost, retry_after=5)
             if self.refusal is not None and call.verb in _PROMISES:
                 raise StoreUnavailable(self.refusal, retry_after=5)
             self._batcher(call.number).submit(call)
@@ -172,13 +176,13 @@ class Link:
         self._confirmation = durability.confirmation(_CONFIRMED_WITHIN)
 
     def behind_writes(self) -> list[tuple[str | int, ...]]:
-        return [self._confirmation.command] if self._confirmation is not None else []
+        return list(self._confirmation.commands) if self._confirmation is not None else []
 
     def judge(self, answers: Sequence[Any]) -> StoreUnavailable | None:
         confirmation = self._confirmation
         if confirmation is not None:
             try:
-                confirmation.judge(answers[0])
+                confirmation.judge(answers[-1])
             except StoreUnavailable as error:
                 return error
         return None

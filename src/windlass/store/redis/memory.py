@@ -7,6 +7,7 @@ from bisect import bisect_left, bisect_right
 from collections import deque
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,6 +21,14 @@ decode_runner = msgspec.msgpack.Decoder(Runner).decode
 
 _REMEMBERED = 10_000
 """Changes made here while the registry is read, at most."""
+
+
+class Mark(NamedTuple):
+    """What memory held when a read of the registry began."""
+
+    done: int
+    """The number of the last change that was made here."""
+    version: int
 
 
 class Memory:
@@ -42,13 +51,14 @@ class Memory:
         """What was done here last, and its number."""
         self._sorted: list[str] | None = None
 
-    def mark(self) -> int:
+    def mark(self) -> Mark:
         """For whoever reads the registry now: what is done here from now on, that may not show."""
-        return self._done
+        with self._lock:
+            return Mark(self._done, self.version)
 
     def read(
         self,
-        since: int,
+        since: Mark,
         version: int,
         names: Mapping[bytes, bytes],
         keys: Mapping[bytes, bytes],
@@ -56,14 +66,14 @@ class Memory:
     ) -> None:
         """Take what the registry held after the mark `since`, and what was done here meanwhile."""
         with self._lock:
-            if version < self.version:
-                return  # another read was faster, and saw more
+            if version < self.version != since.version:
+                return  # another read was faster, and saw more; else the registry itself was set back
             self.numbers = {name.decode(): int(number) for name, number in names.items()}
             self.names = {number: name for name, number in self.numbers.items()}
             self.keys = {key_id.decode(): _decode_key(packed) for key_id, packed in keys.items()}
             self.runners = {int(number): decode_runner(packed) for number, packed in runners.items()}
             for done, change in self._own:
-                if done > since:
+                if done > since.done:
                     change()
             self._sorted = None
             self.version = version  # last: whoever sees it, without the lock, takes the rest for read

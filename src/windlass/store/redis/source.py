@@ -38,7 +38,7 @@ class RedisSource(Source):
             raise StartError(f"There is no store at {direct.address}: it has no registry.")
         _, names, keys, runners, _, _ = direct.ask("all", REGISTRY, [])
         self._memory = Memory()
-        self._memory.read(0, 0, pairs_of(names), pairs_of(keys), pairs_of(runners))
+        self._memory.read(self._memory.mark(), 0, pairs_of(names), pairs_of(keys), pairs_of(runners))
         self._numbers = sorted(self._memory.names)
 
     def check_quiet(self) -> None:

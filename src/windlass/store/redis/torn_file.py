@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from redis.connection import Connection
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import BusyLoadingError, NoPermissionError, ResponseError
 
 from windlass.store.redis.faults import TornFile
 
@@ -24,14 +24,18 @@ def leave_behind(connection: Connection) -> None:
     """What each connection begins with: a server that may have such a file begins a new one, once.
 
     Where that is not allowed it goes on; `Persistence.file_may_be_torn` tells. Raises TornFile while it does
-    not work, and RedisError.
+    not work, BusyLoadingError while a master reads its file, and RedisError.
     """
     connection.on_connect()  # type: ignore[no-untyped-call]
-    if not _may_be_torn(connection) or _refuses_torn_files(connection):
+    info = _info(connection)
+    # It tells nothing of the file yet, and this connection would be kept.
+    if info.get("role") == "master" and info.get("loading", "0") != "0":
+        raise BusyLoadingError("Redis is loading its data")
+    if not may_be_torn(info, None) or _refuses_torn_files(connection):
         return
     begun = _ask(connection, "BGREWRITEAOF")
     # Begun, the new file takes what is written from now on. While a snapshot is written it is only put off.
-    if _may_be_torn(connection) and not _is_forbidden(begun):
+    if may_be_torn(_info(connection), None) and not _is_forbidden(begun):
         raise TornFile(begun.decode() if isinstance(begun, bytes) else str(begun))
 
 
@@ -49,12 +53,13 @@ def may_be_torn(info: Mapping[str, str | int], load_truncated: str | None) -> bo
     )
 
 
-def _may_be_torn(connection: Connection) -> bool:
+def _info(connection: Connection) -> dict[str, str | int]:
+    """What INFO tells; nothing to who may not ask."""
     told = _ask(connection, "INFO")
-    if isinstance(told, ResponseError):  # who may not ask knows nothing
-        return False
-    lines = (line.partition(":") for line in told.decode().splitlines())
-    return may_be_torn({name: value for name, _, value in lines}, None)
+    if isinstance(told, ResponseError):
+        return {}
+    lines = (line.partition(":") for line in told.decode(errors="replace").splitlines())  # paths are bytes
+    return {name: value for name, _, value in lines}
 
 
 def _refuses_torn_files(connection: Connection) -> bool:

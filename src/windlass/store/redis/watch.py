@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from asyncio import AbstractEventLoop
 
 import structlog
 
@@ -67,9 +66,6 @@ class Watch(threading.Thread):
             except Exception:
                 log.exception("watch_failed")
             self._stopped.wait(_PAUSE)
-
-    def _tell(self, loop: AbstractEventLoop) -> None:
-        self._link.answers.tell(loop, Changes({}, [], [], None, registry=True, elsewhere=True))
 
     def _read(self) -> None:
         before, self.durability = self.durability, self._reader.read()

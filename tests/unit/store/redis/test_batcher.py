@@ -52,10 +52,28 @@ def test_no_answer_counts_without_the_replicas_word(pair: Pair, monkeypatch: pyt
         answers, broken = converse(packed, amount)
         return answers[:-1], broken or redis.ConnectionError("it broke")
 
-    monkeypatch.setattr(pair.one._link, "_confirmation", Confirmation(("WAIT", 0, 1), 0))
+    monkeypatch.setattr(pair.one._link, "_confirmation", Confirmation((("WAIT", 0, 1),), 0))
     monkeypatch.setattr(batcher, "_converse", breaking)
     with pytest.raises(OutcomeUnknown, match="broke before"):
         pair.send("q", b"1")
+
+
+def test_who_looks_waits_for_no_replicas(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Planted: nothing is seen while a replica is away, not even that one is. Planted: the same for whoever
+    looks in the pipeline of one who sends."""
+    pair.create("q")
+    monkeypatch.setattr(pair.one._link, "_confirmation", Confirmation((("WAIT", 1, 1),), 1))
+
+    async def both() -> tuple[Any, ...]:
+        looks = pair.one.queue("q"), pair.one.totals()
+        return await asyncio.gather(pair.one.send("q", [b"1"]), *looks, return_exceptions=True)
+
+    assert pair.run(lambda: pair.one.peek("q", 1)) == []
+    sent, info, (queues, _) = pair.run(both)
+    assert isinstance(sent, OutcomeUnknown)
+    assert info.name == "q"
+    assert queues == 1
+    assert pair.ready("q") == 1
 
 
 def test_an_answer_that_cannot_be_read_may_have_been_done(pair: Pair) -> None:

@@ -33,6 +33,7 @@ def reply(text: str) -> Exception:
         (reply("BUSY Redis is busy running a script."), StoreUnavailable, "SCRIPT KILL"),
         (reply("MASTERDOWN Link with MASTER is down"), StoreUnavailable, "without its master"),
         (reply("CLUSTERDOWN Hash slot not served"), StoreUnavailable, "--cluster check"),
+        (reply("ERR DB index is out of range"), StoreUnavailable, "`databases`"),
         (reply("NOREPLICAS Not enough good replicas to write."), StoreUnavailable, "min-replicas"),
         (reply("NOAUTH Authentication required."), StoreUnavailable, "password"),
         (reply("WRONGPASS invalid username-password pair"), StoreUnavailable, "password"),

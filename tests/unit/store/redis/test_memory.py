@@ -30,3 +30,15 @@ def test_nothing_is_said_to_be_read_before_all_of_it_is() -> None:
     assert len(seen) >= 3
     assert set(seen) == {-1}
     assert memory.version == 7
+
+
+def test_a_slow_read_changes_nothing_and_a_registry_set_back_does() -> None:
+    """Planted: the higher version counts, whenever it was read: what a failover took away is known for ever.
+    Planted: what is read last counts: a slow read takes away what a faster one has brought."""
+    memory = Memory()
+    slow = memory.mark()
+    memory.read(memory.mark(), 7, {b"a": b"1", b"b": b"2"}, {}, {})
+    memory.read(slow, 6, {b"a": b"1"}, {}, {})
+    assert memory.numbers == {"a": 1, "b": 2}
+    memory.read(memory.mark(), 6, {b"a": b"1"}, {}, {})
+    assert memory.numbers == {"a": 1}

@@ -7,15 +7,16 @@ from collections.abc import Iterator
 
 import pytest
 import redis
+from redis.exceptions import BusyLoadingError
 
 from tests.harness import until
 from tests.redis_server import RedisServer, ValkeyServer
 from windlass.errors import StoreUnavailable
-from windlass.store.redis import torn_file
+from windlass.store.redis import persistence, torn_file
 from windlass.store.redis.address import parse
 from windlass.store.redis.durability import Durability, Reader
 from windlass.store.redis.faults import TornFile, unavailable
-from windlass.store.redis.topology import Topology
+from windlass.store.redis.topology import Node, Topology
 
 
 @pytest.fixture(params=[RedisServer, ValkeyServer])
@@ -151,6 +152,33 @@ def test_while_a_snapshot_is_written_nothing_is(server: RedisServer) -> None:
     server.start()
     with opened(server) as client:
         client.set("b", 1)
+
+
+def test_a_connection_of_the_time_of_loading_is_not_kept(server: RedisServer) -> None:
+    """While it reads its file a server tells nothing of it. Planted: no look at `loading`: what was asked
+    then, the settings say, leaves a connection behind that begins no file, and writes later."""
+    with contextlib.closing(Topology(parse(server.url), patience=60)) as topology:
+        (node,) = topology.nodes()
+        with server.client() as patient, patient.pipeline(transaction=False) as pipeline:
+            for n in range(20_000):
+                pipeline.set(n, n)
+            pipeline.execute()
+        server.stop()
+        server.arguments = ("--key-load-delay", "100")
+        server.launch()
+        until(lambda: answered(node), what="a server that is loading")
+        server.wait_until_ready()
+        node.client.set("written", 1)
+    assert rewrites(server) == 1
+
+
+def answered(node: Node) -> bool:
+    """Whether a server that was asked for its settings told them, or that it is loading."""
+    try:
+        persistence.read(node.name, node.client)
+    except StoreUnavailable as error:
+        return isinstance(error.__cause__, BusyLoadingError)
+    return True
 
 
 def test_a_failure_to_begin_one_is_plain() -> None:

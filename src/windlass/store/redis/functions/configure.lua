@@ -1,8 +1,9 @@
 -- configure: make it, or change its settings.
 -- args: time, server, the settings as JSON that it has to have ('': none, it is new), then fields of `s` and values
--- answer: 0, or 1 where somebody else has changed them
+-- answer: 0, 1 where somebody else has changed them, 2 where it is not new
 writers.configure = function(keys, args)
   local known = call('HGET', keys[1], 'json')
+  if args[3] == '' and known then return close(open(keys, args), 2) end
   if args[3] ~= '' and not known then return NONE end
   if args[3] ~= '' and known ~= args[3] then return close(open(keys, args), 1) end
   local paused = call('HGET', keys[1], 'paused')

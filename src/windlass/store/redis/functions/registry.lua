@@ -9,22 +9,28 @@
 --   claimed  set  numbers of queues with claims, or with ends that somebody has to be told of
 --   s      hash  secret, version, next_queue, next_runner; `beat`: when a server was last seen to be there
 
+-- The version is a time, µs, and more than before: a registry that a failover or a power cut set back never comes to one
+-- that it had when it held something else.
 local function changed(base)
-  local version = call('HINCRBY', base .. 's', 'version', 1)
+  local time, known = call('TIME'), tonumber(call('HGET', base .. 's', 'version') or '0')
+  local version = text(math.max(tonumber(time[1]) * 1000000 + tonumber(time[2]), known + 1))
+  call('HSET', base .. 's', 'version', version)
   call('SPUBLISH', base .. 'n', version)
   return version
 end
 
 local function registry(keys) return string.sub(keys[1], 1, -2) end
 
--- found: the secret, made of args[3] where there is none.
+-- found: the secret, made of args[3] where there is none; who goes by another hears of it.
 writers.found = function(keys, args)
-  call('HSETNX', keys[1], 'secret', args[3])
+  if call('HSETNX', keys[1], 'secret', args[3]) == 1 then changed(registry(keys)) end
   return call('HGET', keys[1], 'secret')
 end
 
--- version: counts what changes.
-verbs.version = function(keys) return call('HGET', keys[1], 'version') or '0' end
+-- version: another one whenever something has changed; and the secret, '' for none.
+verbs.version = function(keys)
+  return { call('HGET', keys[1], 'version') or '0', call('HGET', keys[1], 'secret') or '' }
+end
 
 -- all: version, names, keys, runners and queues with claims.
 verbs.all = function(keys)
@@ -85,8 +91,10 @@ writers.claim_sweep = function(keys, args)
 end
 
 -- make: a number for a queue that is being made. Until it is registered nobody else knows that there may be keys of it.
--- args: time, server
+-- args: time, server, secret
+-- answer: the number, 0 where this is not the installation with that secret
 writers.make = function(keys, args)
+  if call('HGET', keys[1], 'secret') ~= args[3] then return 0 end
   local number = call('HINCRBY', keys[1], 'next_queue', 1)
   call('HSET', registry(keys) .. 'made', number, text(clock(args[1])))
   return number
