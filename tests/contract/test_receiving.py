@@ -295,6 +295,17 @@ def test_a_retention_that_is_set_later_ends_what_is_there(bench: Bench) -> None:
     assert bench.counts("q") == {}
 
 
+def test_what_falls_due_is_known_after_a_stop(bench: Bench) -> None:
+    """Fails when a store that is told of at most once a second forgets the rest as it closes."""
+    bench.create("q")
+    bench.send("q", b"1", delay=1_000)
+    bench.advance(1)
+    bench.send("q", b"2", ttl=2_000)
+    bench.reopen()
+    bench.advance(2)
+    assert bench.counts("q") == {"ready": 1}
+
+
 # --- groups ---------------------------------------------------------------------------------------
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from asyncio import AbstractEventLoop, Future, Task
@@ -138,6 +139,9 @@ class Link:
             batchers = list(self._batchers.values())
         for batcher in batchers:
             batcher.close()
+        if notes := self.late_notes():
+            with contextlib.suppress(StoreUnavailable):  # then a sweep finds what is due, within a minute
+                self.ask_now("note_due", REGISTRY, *notes)
         self.topology.close()
 
     # --- for batchers ---------------------------------------------------------------------------------
