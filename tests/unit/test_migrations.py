@@ -247,6 +247,16 @@ def test_who_may_make_no_tables_is_told_what_to_do(postgresql: PostgreSQL) -> No
         connection.exec_driver_sql("DROP OWNED BY guest")
 
 
+def test_a_database_that_is_read_only_is_told_as_that(postgresql: PostgreSQL) -> None:
+    """A replica, say. Planted defect: its owner is sent for."""
+    url = postgresql.database()
+    with looking(url) as connection:
+        name = connection.engine.url.database
+        connection.exec_driver_sql(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    with pytest.raises(JudgeElsewhere, match="It is read-only: name the server"):
+        open_and_close(url, "judge")
+
+
 def test_a_database_that_is_away_is_not_taken_for_one_without_rights(postgresql: PostgreSQL) -> None:
     with pytest.raises(StartError) as told:
         open_and_close(postgresql.database().replace("test_", "gone_"), "judge")

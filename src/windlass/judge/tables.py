@@ -47,8 +47,11 @@ metadata = MetaData()
 SCHEMA = "windlass_judge"
 """PostgreSQL's."""
 TABLES = migrations.Tables("judge", metadata, Path(__file__).parent / "migrations", "0002", SCHEMA)
-_MAY_NOT = ("25006", "42501")
-"""SQLSTATEs of who may not make a schema or a table."""
+_MENDS = {
+    "25006": "It is read-only: name the server that may be written to, not a replica.",
+    "42501": f"Have its owner run: CREATE SCHEMA {SCHEMA} AUTHORIZATION the_user_that_windlass_is;",
+}
+"""What helps who may not make a schema or a table, by the SQLSTATE."""
 
 _Number = BigInteger().with_variant(Integer(), "sqlite")  # SQLite counts up only what is called INTEGER
 
@@ -210,11 +213,11 @@ def migrate(connection: Connection, mark: str = "") -> None:
             connection.execute(text(f"CREATE SCHEMA {SCHEMA}"))
         migrations.migrate(connection, TABLES)
     except DBAPIError as error:
-        if getattr(error.orig, "sqlstate", None) not in _MAY_NOT:
+        mends = _MENDS.get(getattr(error.orig, "sqlstate", None) or "")
+        if mends is None:
             raise
         raise JudgeElsewhere(
-            f"The judge cannot have its tables in this database: {str(error.orig).splitlines()[0]}. Have its"
-            f" owner run: CREATE SCHEMA {SCHEMA} AUTHORIZATION the_user_that_windlass_is;"
+            f"The judge cannot have its tables in this database: {str(error.orig).splitlines()[0]}. {mends}"
         ) from error
     owner = mark_of(connection)
     if owner is None:

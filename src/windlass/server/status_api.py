@@ -24,6 +24,11 @@ _PATIENCE = 5
 """Seconds that the store has to answer, and the database."""
 
 
+def _ask_again(response: Response) -> None:
+    response.status_code = 503
+    response.headers["Retry-After"] = "1"
+
+
 def router(queues: Queues, catalogue: Catalogue, judge: Judge, draining: Callable[[], bool]) -> APIRouter:
     """The routes, bound to their services; `draining`: whether the server was told to stop."""
     api = APIRouter(tags=["status"], dependencies=[Depends(no_other_parameters)])
@@ -37,7 +42,7 @@ def router(queues: Queues, catalogue: Catalogue, judge: Judge, draining: Callabl
         reason = await _failure("store", store.ping())
         count, states = await store.totals()
         if reason is not None:
-            response.status_code = 503
+            _ask_again(response)
         return Status(
             status="ok" if reason is None else "unavailable",
             version=__version__,
@@ -63,7 +68,7 @@ def router(queues: Queues, catalogue: Catalogue, judge: Judge, draining: Callabl
         stopping, bypassed = draining(), catalogue.bypassed()
         ready = not (store_fails or database_fails or stopping)
         if not ready:
-            response.status_code = 503
+            _ask_again(response)
         return Health(
             status="healthy" if ready else "stopping" if stopping else "unhealthy",
             live=True,

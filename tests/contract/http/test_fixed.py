@@ -104,12 +104,12 @@ def test_status_of_a_store_that_does_not_answer_is_503_with_the_same_object(
     whole = q("GET", "/status").json()
     monkeypatch.setattr(q.app.store, "ping", broken)
     answer = q("GET", "/status")
-    assert answer.status_code == 503
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
     assert answer.json().keys() == whole.keys()
     assert answer.json()["status"] == "unavailable"
     assert answer.json()["detail"] == "The disk is on fire."
     health = q("GET", "/health")
-    assert health.status_code == 503
+    assert (health.status_code, health.headers["retry-after"]) == (503, "1")
     assert health.json()["live"] is True
     assert health.json()["ready"] is False
 
