@@ -19,6 +19,7 @@ from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
+from windlass import store
 from windlass.cli import main
 from windlass.clock import SystemClock
 from windlass.dispatch import Dispatch
@@ -26,7 +27,6 @@ from windlass.dispatch.leases import Leases
 from windlass.dispatch.results import Results
 from windlass.judge.dispatching import Jobs
 from windlass.judge.service import Judge
-from windlass.server import app
 from windlass.server.protocol import Protocol
 from windlass.store.sqlite import upkeep
 from windlass.store.sqlite.settling import end_delivery
@@ -147,7 +147,8 @@ def install(folder: Path) -> None:
     fuse = Fuse(folder)
     Ahead.file = ahead_of(folder)
     Ahead.file.touch()
-    vars(app)["SystemClock"] = Ahead
+    assert vars(store)["SystemClock"] is SystemClock, "the clock is made elsewhere"
+    vars(store)["SystemClock"] = Ahead
     for name, (kind, verb) in POINTS.items():
         setattr(kind, verb.__name__, fuse.around(name, verb))
     for holder, name, wrapped in (
