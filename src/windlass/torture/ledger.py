@@ -253,15 +253,13 @@ class Ledger:
     def _check_answer(self, deliveries: Sequence[Delivery]) -> None:
         """Inside one answer the older message comes first, and a batch stays together in its order."""
         sends = [self.messages[each.token].send for each in deliveries]
-        oldest: dict[str, float] = defaultdict(
-            lambda: inf
-        )  # the earliest end of a send that stands further back
+        oldest: dict[str, float] = {}  # the earliest end of a send that stands further back
         for send, delivery in zip(reversed(sends), reversed(deliveries), strict=True):
             among = send.group if self._whole_groups else ""
-            if oldest[among] < send.began:
+            if oldest.get(among, inf) < send.began:
                 evidence = f"{delivery.token} stands before an older one in an answer"
                 self._accuse(Kind.REORDERED, send.queue, evidence)
-            oldest[among] = min(oldest[among], send.ended)
+            oldest[among] = min(oldest.get(among, inf), send.ended)
         places: dict[Send, tuple[int, int]] = {}  # where its last message stood, and which one it was
         for at, (send, delivery) in enumerate(zip(sends, deliveries, strict=True)):
             index = send.tokens.index(delivery.token)

@@ -66,9 +66,9 @@ def _settle(
     queue = tx.memory.by_generation.get(row.generation)
     if queue is None:
         return Settled.GONE  # purged, or deleted with its queue
-    place = State.LEASED
     if queue.name != name:
         return Settled.STALE
+    place = State.LEASED
     if not _holds(tx, row, ack.delivery, ack.holder):
         found = _after_its_lease(tx, queue, row, ack) if ack.late else Settled.STALE
         if isinstance(found, Settled):

@@ -77,7 +77,7 @@ local function lease_out(q, f, member, m, raw, d, lease, holder, claim)
 end
 
 -- Lease those of its group that are blocked behind a message alone, which has just been; returns the size of all.
-local function lease_followers(q, f, member, m, limit, taken, size, lease, holder)
+local function lease_followers(q, f, member, m, limit, taken, size, lease, holder, claim)
   local prefix = group_prefix(m.group)
   local entries = call('ZRANGEBYLEX', q.b .. 'g', '(' .. group_entry(m, member), '(' .. prefix .. ';',
                        'LIMIT', 0, limit - #taken)
@@ -88,7 +88,7 @@ local function lease_followers(q, f, member, m, limit, taken, size, lease, holde
     if d and d[D.state] ~= READY or size + its.size > MAX_BYTES then break end
     if not is_over(q, its) then
       size = size + its.size
-      taken[#taken + 1] = lease_out(q, f, follower, its, raw, d, lease, holder)
+      taken[#taken + 1] = lease_out(q, f, follower, its, raw, d, lease, holder, claim)
     end
   end
   return size
@@ -137,7 +137,7 @@ writers.receive = function(keys, args)
         if lease then
           taken[#taken + 1] = lease_out(q, f, member, m, raw, d, lease, holder, claim)
           if m.group and args[n + 4] == '1' then
-            size = lease_followers(q, f, member, m, limit, taken, size, lease, holder)
+            size = lease_followers(q, f, member, m, limit, taken, size, lease, holder, claim)
           end
         else
           taken[#taken + 1] = hand_over(q, f, member, m, raw, d, holder)
