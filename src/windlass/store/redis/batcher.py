@@ -154,8 +154,9 @@ class Batcher:
         owner, prefix = self._owner, library.prefix()
         while calls:
             sent = bundles(calls)
-            # Who only looks waits for no replicas.
-            behind = owner.behind_writes() if any(library.is_confirmed(each.verb) for each in sent) else []
+            behind = owner.behind_writes()
+            if behind and not any(library.is_confirmed(each.verb) for each in sent):
+                behind = []  # who only looks waits for no replicas
             now, server = owner.stamp()
             commands: list[tuple[Any, ...]] = []
             for bundle in sent:
