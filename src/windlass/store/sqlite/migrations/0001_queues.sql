@@ -106,7 +106,7 @@ CREATE TABLE deliveries (
 CREATE INDEX deliveries_due ON deliveries (due, generation) WHERE due IS NOT NULL;
 CREATE INDEX deliveries_dead ON deliveries (generation, since, id) WHERE state = 3;
 
--- The living messages of groups, in order. Only the first of a group is ever ready, leased or delayed.
+-- The living messages of groups, in order. Only the first of a group is ever ready.
 CREATE TABLE grouped (
     generation INTEGER NOT NULL,
     grp        TEXT NOT NULL,
